@@ -1,0 +1,34 @@
+"""The command line: `python -m compression COMMAND`; `--help` lists the commands.
+
+A mistake in what was asked for ends in one line on standard error and exit status 2.
+"""
+
+import sys
+
+import typer
+
+from compression.cli.download import download_command
+from compression.cli.train import train_command
+from compression.inputs import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="GridMask, magnitude pruning and k-means quantization of a ResNet-9 on CIFAR-10.",
+)
+app.command("train")(train_command)
+app.command("download")(download_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Checkpoints as safetensors: weights, and metadata that says how they came about.
+
+A file from a user is hostile until shown otherwise: never pickle, the declared sizes are checked
+against the file and the preset before any memory is taken for weights, and every tensor must have
+exactly the name, shape and type of the network that the metadata names.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from compression.inputs import InputError, shown
+from compression.resnet9 import PRESETS, ResNet9, build_model
+
+FOLDER = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
+SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask")
+MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in eval mode, taking (N, 3, 32, 32) float32 normalized images, and its metadata."""
+
+    model: ResNet9
+    metadata: dict[str, Any]
+
+
+def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
+    """A shipped checkpoint by name (`resnet9-s/baseline`, `resnet9-s/gridmask`) or a file by path.
+
+    Raises InputError for an unknown name, a file that is missing, too large, truncated, a pickle,
+    not safetensors, or whose tensors are not exactly those of the preset that its metadata names.
+    """
+    path = _resolve(name_or_path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = _parse_metadata(file.metadata() or {}, path)
+            model = build_model(metadata["preset"])
+            _check_tensors(file, model, path)
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(_not_safetensors(path, error)) from error
+    reference = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"tensor {name} in {path.name} must be finite, got NaN or infinity.")
+        state[name] = tensor.to(reference[name].dtype)
+    model.load_state_dict(state)
+    return Checkpoint(model.eval(), metadata)
+
+
+def save_checkpoint(model: ResNet9, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
+    """Write `model` with JSON-able `metadata` (the preset is added); the file appears whole."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    described = {"preset": model.preset} | metadata
+    beside = target.with_name(target.name + ".part")
+    save_file(state, beside, {key: json.dumps(value) for key, value in described.items()})
+    beside.replace(target)
+
+
+def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(name_or_path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
+    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else Path(text).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"checkpoint must be one of {', '.join(SHIPPED)}, or the path of a safetensors file, "
+            f"got {shown(text)}."
+        )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise InputError(
+            f"checkpoint must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
+        )
+    return path
+
+
+def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        metadata = {key: json.loads(value) for key, value in raw.items() if key != "format"}
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"metadata of {path.name} must be JSON values, got text.") from error
+    preset = metadata.get("preset")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise InputError(
+            f"metadata of {path.name} must name a preset ({', '.join(PRESETS)}), "
+            f"got {shown(preset)}."
+        )
+    return metadata
+
+
+def _check_tensors(file: Any, model: nn.Module, path: Path) -> None:
+    """Names, shapes and types out of the header alone, before any tensor is read."""
+    expected = model.state_dict()
+    found = set(file.keys())
+    if found != set(expected):
+        differing = sorted(found ^ set(expected))
+        raise InputError(
+            f"{path.name} must hold the tensors of its preset, got a difference in "
+            f"{shown(differing[0])} and {len(differing) - 1} more."
+        )
+    for name, tensor in expected.items():
+        view = file.get_slice(name)
+        if tuple(view.get_shape()) != tuple(tensor.shape):
+            raise InputError(
+                f"tensor {name} in {path.name} must have shape {tuple(tensor.shape)}, "
+                f"got {tuple(view.get_shape())}."
+            )
+        allowed = {"F32", "F16", "BF16"} if tensor.is_floating_point() else {"I64"}
+        if view.get_dtype() not in allowed:
+            raise InputError(
+                f"tensor {name} in {path.name} must be of type {' or '.join(sorted(allowed))}, "
+                f"got {view.get_dtype()}."
+            )
+
+
+def _not_safetensors(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return (
+            f"{path.name} must be a safetensors file, got a pickle (a .pt or .pth file): those can "
+            "run code when loaded, so convert it with safetensors first."
+        )
+    return f"{path.name} must be a whole safetensors file, got one that does not read ({error})."

@@ -1,0 +1,45 @@
+"""What the commands share: options, progress bars, output as a table or as JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from compression.training import EpochResult
+
+SourceOption = Annotated[str, typer.Option(help="auto, sample (bundled) or full CIFAR-10.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="The folder of the full CIFAR-10.", metavar="FOLDER")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error, so that standard output holds the result alone."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def epoch_line(result: EpochResult) -> str:
+    """One epoch in words: `epoch 3 of 5: 91.2 % (best 91.2 %, epoch 3)`."""
+    return (
+        f"epoch {result.epoch} of {result.epochs}: {result.accuracy:.2%} "
+        f"(best {result.best_accuracy:.2%}, epoch {result.best_epoch})"
+    )
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """Print a result: JSON, or one `name: value` a line."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    for name, value in result.items():
+        typer.echo(f"{name.replace('_', ' ')}: {value}")

@@ -1,0 +1,48 @@
+"""What a compressed model must keep while it trains: here, that pruned weights stay zero."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compression.inputs import InputError, choice
+from compression.model import prunable_layers
+
+
+class Constraint(Protocol):
+    """What a compressed model must keep while it trains; bound to the weights of one model."""
+
+    def after_backward(self) -> None:
+        """Change the gradients in place, before the optimizer's step."""
+
+    def after_step(self) -> None:
+        """Put the weights back into their form, after the optimizer's step."""
+
+
+class HeldMasks:
+    """Keeps pruned weights at exactly zero.
+
+    masks: layer name -> bool tensor of the weight's shape, True where the weight is kept.
+    """
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        layers = prunable_layers(model)
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        for name, kept in masks.items():
+            weight = layers[choice("layer", name, layers)].weight
+            if kept.shape != weight.shape:
+                raise InputError(
+                    f"mask of {name} must have shape {tuple(weight.shape)}, "
+                    f"got {tuple(kept.shape)}."
+                )
+            self._pairs.append((weight, kept.to(weight.device)))
+        self.after_step()
+
+    def after_backward(self) -> None:
+        """Nothing: the step may move a pruned weight, since it is put back."""
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        for weight, kept in self._pairs:
+            weight.mul_(kept)

@@ -1,0 +1,255 @@
+"""Training and fine-tuning as generators of per-epoch results.
+
+The recipe: convolutions by Muon (Jordan et al. 2024: Nesterov momentum whose step is
+orthogonalized, in torch as torch.optim.Muon), everything else by SGD with Nesterov momentum; one
+linear warm-up and a linear decay to zero; label smoothing; random flip and translation; bfloat16
+where the processor has it. Every epoch draws its randomness from (seed, epoch) alone, so a run that
+was killed continues from its last epoch to the same bits.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compression.augmentation import Batches
+from compression.constraints import Constraint, HeldMasks
+from compression.data import ImageSet, normalize
+from compression.gridmask import GridMask
+from compression.hardware import autocast_dtype, default_device
+from compression.inputs import InputError, choice, real, whole
+from compression.optimizer import Schedule, build_optimizers
+from compression.resume import Progress, ResumeFile
+
+
+@dataclass(frozen=True)
+class GridMaskConfig:
+    """GridMask as the recipe uses it; the fields mean what they mean in `GridMask`."""
+
+    d_range: tuple[int, int] = (12, 18)
+    ratio: float = 0.4
+    rotate: float = 360.0
+    probability: float = 0.5
+    ramp_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training recipe. Learning rates are per step of a mean loss; decays are per step too."""
+
+    epochs: int = 18
+    batch_size: int = 512
+    optimizer: str = "muon"
+    muon_lr: float = 0.06
+    muon_momentum: float = 0.9
+    muon_weight_decay: float = 0.025
+    sgd_lr: float = 0.02
+    sgd_momentum: float = 0.9
+    sgd_weight_decay: float = 5e-4
+    warmup: float = 0.15
+    label_smoothing: float = 0.1
+    translate: int = 4
+    flip: bool = True
+    cutout: int = 0
+    gridmask: GridMaskConfig | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("epochs", self.epochs, 1, 1000)
+        whole("batch_size", self.batch_size, 2, 50_000, "images")
+        choice("optimizer", self.optimizer, ("muon", "sgd"))
+        for name in ("muon_lr", "sgd_lr"):
+            real(name, getattr(self, name), 0, 100)
+        for name in ("muon_momentum", "sgd_momentum", "warmup", "label_smoothing"):
+            real(name, getattr(self, name), 0, 1)
+        for name in ("muon_weight_decay", "sgd_weight_decay"):
+            real(name, getattr(self, name), 0, 10)
+        whole("translate", self.translate, 0, 16, "pixels")
+        whole("cutout", self.cutout, 0, 32, "pixels")
+        choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+        whole("seed", self.seed, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """The numbers of one epoch (counted from 1): loss and accuracy on the validation images.
+
+    train_loss is the mean over the epoch, with augmentation and label smoothing; accuracy is a
+    fraction; learning_rate is the one of the last step; seconds are wall time.
+    """
+
+    epoch: int
+    train_loss: float
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+    inference_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult(EpochRow):
+    """An epoch of a run: its numbers, and where the run stands.
+
+    `best_model` is a copy of the model after its best epoch so far, in eval mode; an earlier epoch
+    stays the best on a tie. `history` has a row an epoch, those before a resume too.
+    """
+
+    epochs: int
+    best_accuracy: float
+    best_epoch: int
+    best_model: nn.Module = field(repr=False, compare=False)
+    history: tuple[dict[str, float], ...] = field(repr=False)
+
+
+FINE_TUNE = TrainConfig(
+    epochs=5, optimizer="sgd", sgd_lr=0.02, sgd_weight_decay=5e-4, warmup=0.1, label_smoothing=0.0
+)
+
+
+def train(
+    model: nn.Module,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    config: TrainConfig | None = None,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    constraint: Callable[[nn.Module], Constraint] | None = None,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Iterator[EpochResult]:
+    """Train a copy of `model`, yielding an EpochResult after each epoch; `model` stays as it was.
+
+    masks: layer name -> bool tensor of the weight's shape, True where the weight is kept; the rest
+    is exactly zero after every step. constraint: instead of masks, what makes a Constraint for the
+    copy that is trained. resume: a file that keeps the state after each epoch, and from
+    which a killed run of the same config goes on; it is removed at the end. Raises InputError for
+    empty image sets, unknown layers, masks of other shapes, and a resume file of another recipe.
+    """
+    config = config or TrainConfig()
+    for name, images in (("train_set", train_set), ("validation_set", validation_set)):
+        if not len(images):
+            raise InputError(f"{name} must hold at least one image, got none.")
+    bind = constraint or (lambda copied: HeldMasks(copied, masks or {}))
+    run = _Run(model, train_set, config, bind, torch.device(device or default_device()))
+    state = ResumeFile(Path(resume), asdict(config)) if resume else None
+    best_model = copy.deepcopy(run.model).eval()
+    done = Progress()
+    if state and state.exists():
+        done = state.load(run.model, best_model, run.optimizers)
+    for epoch in range(done.epoch + 1, config.epochs + 1):
+        started = time.perf_counter()
+        train_loss = run.epoch(epoch)
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        loss, accuracy = _validate(run.model, validation_set, run.device)
+        inference_seconds = time.perf_counter() - started
+        best = (done.best_accuracy, done.best_epoch)
+        if accuracy > done.best_accuracy or done.best_epoch == 0:
+            best = (accuracy, epoch)
+            best_model = copy.deepcopy(run.model).eval()
+        row = EpochRow(
+            epoch, train_loss, loss, accuracy, run.learning_rate, seconds, inference_seconds
+        )
+        done = Progress(epoch, *best, (*done.history, asdict(row)))
+        if state:
+            state.save(run.model, best_model, run.optimizers, done)
+        yield EpochResult(
+            **asdict(row),
+            epochs=config.epochs,
+            best_accuracy=done.best_accuracy,
+            best_epoch=done.best_epoch,
+            best_model=best_model,
+            history=done.history,
+        )
+    if state:
+        state.remove()
+
+
+def fine_tune(
+    model: nn.Module,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    config: TrainConfig | None = None,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    device: str | torch.device | None = None,
+) -> Iterator[EpochResult]:
+    """`train` with the short, gentle recipe that a pruned model needs: 5 epochs of SGD."""
+    yield from train(
+        model, train_set, validation_set, config or FINE_TUNE, masks=masks, device=device
+    )
+
+
+class _Run:
+    """The moving parts of one training run: a copy of the model, optimizers, batches, masks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_set: ImageSet,
+        config: TrainConfig,
+        bind: Callable[[nn.Module], Constraint],
+        device: torch.device,
+    ) -> None:
+        self.config, self.device = config, device
+        self.model = copy.deepcopy(model).to(device)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.constraint = bind(self.model)
+        gridmask = GridMask(**asdict(config.gridmask)) if config.gridmask else None
+        self.batches = Batches(
+            train_set,
+            batch_size=config.batch_size,
+            translate=config.translate,
+            flip=config.flip,
+            cutout=config.cutout,
+            gridmask=gridmask,
+            seed=config.seed,
+            device=device,
+        )
+        steps = config.epochs * len(self.batches)
+        self.optimizers = build_optimizers(self.model, config)
+        self.schedule = Schedule(self.optimizers, steps, config.warmup)
+        self.learning_rate = 0.0
+
+    @torch.enable_grad()
+    def epoch(self, epoch: int) -> float:
+        """One pass over the training images; returns the mean loss."""
+        self.model.train()
+        dtype = autocast_dtype(self.config.precision, self.device)
+        total = torch.zeros((), device=self.device)
+        for step, (images, labels) in enumerate(self.batches.epoch(epoch)):
+            self.schedule.set_step((epoch - 1) * len(self.batches) + step)
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                logits = self.model(images)
+            loss = functional.cross_entropy(
+                logits.float(), labels, label_smoothing=self.config.label_smoothing
+            )
+            self.model.zero_grad(set_to_none=True)
+            loss.backward()
+            self.constraint.after_backward()
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.constraint.after_step()
+            total += loss.detach() * len(labels)
+        self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
+        return total.item() / self.batches.images
+
+
+@torch.inference_mode()
+def _validate(model: nn.Module, images: ImageSet, device: torch.device) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in float32, batches of 250 (they stay in cache)."""
+    model.eval()
+    loss, correct = 0.0, 0
+    for pixels, labels in zip(images.images.split(250), images.labels.split(250), strict=True):
+        logits = model(normalize(pixels.to(device)))
+        labels = labels.to(device)
+        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+        correct += int((logits.argmax(1) == labels).sum())
+    return loss / len(images), correct / len(images)
