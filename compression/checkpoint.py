@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compression.inputs import InputError, shown
-from compression.resnet9 import PRESETS, ResNet9, build_model
+from compression.presets import PRESETS, SHIPPED
+from compression.resnet9 import ResNet9, build_model
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
-SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask")
-MAX_BYTES = 256 * 2**20
+MAX_BYTES, MAX_HEADER_BYTES = 256 * 2**20, 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = _resolve(name_or_path)
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
             metadata = _parse_metadata(file.metadata() or {}, path)
             model = build_model(metadata["preset"])
             _check_tensors(file, model, path)
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise InputError(_not_safetensors(path, error)) from error
+        raise InputError(
+            f"{path.name} must be a whole safetensors file, got one that does not read ({error})."
+        ) from error
     reference = model.state_dict()
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -68,11 +71,11 @@ def save_checkpoint(model: ResNet9, path: str | os.PathLike[str], metadata: dict
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    text = os.fspath(name_or_path)
-    if not isinstance(text, str) or not text or "\0" in text:
+    text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
+    if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
-    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else Path(text).expanduser()
-    if not path.is_file():
+    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else Path(os.path.expanduser(text))
+    if not os.path.isfile(path):
         raise InputError(
             f"checkpoint must be one of {', '.join(SHIPPED)}, or the path of a safetensors file, "
             f"got {shown(text)}."
@@ -88,7 +91,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         metadata = {key: json.loads(value) for key, value in raw.items() if key != "format"}
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number too long
         raise InputError(f"metadata of {path.name} must be JSON values, got text.") from error
     preset = metadata.get("preset")
     if not isinstance(preset, str) or preset not in PRESETS:
@@ -124,12 +127,18 @@ def _check_tensors(file: Any, model: nn.Module, path: Path) -> None:
             )
 
 
-def _not_safetensors(path: Path, error: Exception) -> str:
+def _check_header(path: Path) -> None:
+    """Refuse by its first 8 bytes (the length of the header) what would ask for endless parsing."""
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        return (
+        start = file.read(8)
+    if int.from_bytes(start, "little") <= MAX_HEADER_BYTES:
+        return
+    if start.startswith((b"PK\3\4", b"\x80")):
+        raise InputError(
             f"{path.name} must be a safetensors file, got a pickle (a .pt or .pth file): those can "
             "run code when loaded, so convert it with safetensors first."
         )
-    return f"{path.name} must be a whole safetensors file, got one that does not read ({error})."
+    raise InputError(
+        f"{path.name} must be a safetensors file whose header has at most "
+        f"{MAX_HEADER_BYTES // 2**20} MiB, got another file, or a longer header."
+    )

@@ -21,23 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from compression.inputs import InputError, choice, shown
+from compression.presets import CIFAR10_CLASSES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SOURCES = ("auto", "sample", "full")
 
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 IMAGE_SHAPE = (32, 32, 3)
 TRAIN_SIZE, VALIDATION_SIZE, TEST_SIZE = 45_000, 5_000, 10_000
 
@@ -87,13 +76,16 @@ class ImageSet:
 
 
 def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """Where the full set is kept: `root`, else $COMPRESSION_DATA, else the user's cache folder."""
-    if root is not None:
-        return Path(root).expanduser()
-    if configured := os.environ.get("COMPRESSION_DATA"):
-        return Path(configured).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "compression-explorer"
+    """Where the full set is kept: `root`, else $COMPRESSION_DATA, else the user's cache folder.
+
+    Raises InputError for a `root` that is no path, and a `~` that is nobody's home.
+    """
+    given = os.environ.get("COMPRESSION_DATA") if root is None else root
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(given or Path(base, "compression-explorer")).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"The data folder must be a path, got {shown(root or given)}.") from error
 
 
 def is_cached(root: str | os.PathLike[str] | None = None) -> bool:
@@ -176,12 +168,12 @@ def _load_full(split: Split, root: Path) -> ImageSet:
 
 def _cache_file(root: Path) -> Path | None:
     path = root / CACHE_FILE
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # no error for a folder that may not be read
 
 
 def _batches_folder(root: Path) -> Path | None:
     for folder in (root, root / BATCHES_FOLDER):
-        if folder.name == BATCHES_FOLDER and (folder / "test_batch").is_file():
+        if folder.name == BATCHES_FOLDER and os.path.isfile(folder / "test_batch"):
             return folder
     return None
 

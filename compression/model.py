@@ -1,11 +1,9 @@
-"""The model and its checkpoints in one place: what `resnet9.py` builds and `checkpoint.py` loads."""
+"""The model and its checkpoints in one place: `resnet9.py` builds, `checkpoint.py` loads."""
 
-from compression.checkpoint import SHIPPED, Checkpoint, load_checkpoint, save_checkpoint
+from compression.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from compression.presets import DEFAULT_PRESET, PRESETS, SHIPPED, Preset
 from compression.resnet9 import (
-    DEFAULT_PRESET,
-    PRESETS,
     ConvBlock,
-    Preset,
     Residual,
     ResNet9,
     build_model,

@@ -7,30 +7,11 @@ the DAWNBench CIFAR-10 entries made known (He et al. 2015 for the residual, arXi
 hidden linear layer, 30,437,386 parameters in all.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from compression.inputs import InputError, choice, whole
-
-
-@dataclass(frozen=True)
-class Preset:
-    """The shape of a ResNet-9: width of the first convolution, and the report's three additions."""
-
-    width: int
-    extra_stage: bool = False
-    conv_bias: bool = False
-    hidden: int | None = None
-
-
-PRESETS = {
-    "resnet9-s": Preset(width=32),
-    "resnet9": Preset(width=64),
-    "resnet9-t2g3": Preset(width=64, extra_stage=True, conv_bias=True, hidden=256),
-}
-DEFAULT_PRESET = "resnet9-s"
+from compression.presets import DEFAULT_PRESET, PRESETS
 
 
 class ConvBlock(nn.Module):
@@ -111,7 +92,7 @@ def build_model(preset: str = DEFAULT_PRESET, *, seed: int = 0) -> ResNet9:
     choice("preset", preset, PRESETS)
     seed = whole("seed", seed, 0, 2**63 - 1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
         return ResNet9(preset)
 
 

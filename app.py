@@ -1,0 +1,60 @@
+"""Build the page, read the command line, launch."""
+
+import argparse
+import threading
+from pathlib import Path
+
+from compression.inputs import InputError
+from compression.presets import SHIPPED
+from compression.ui.explorer import Explorer
+from compression.ui.page import build_page
+from compression.ui.theme import CSS_FILE, THEME
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Host, port, model and data."""
+    parser = argparse.ArgumentParser(description="The compression explorer's page.")
+    parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=None, help="port (default: first free from 7860)"
+    )
+    parser.add_argument(
+        "--model",
+        default=SHIPPED[0],
+        help=f"{', '.join(SHIPPED)}, or a safetensors file (default {SHIPPED[0]})",
+    )
+    parser.add_argument(
+        "--source",
+        default="sample",
+        choices=("sample", "full", "auto"),
+        help="images to measure on: the bundled sample (default), or the full set, once downloaded",
+    )
+    parser.add_argument("--data", type=Path, default=None, help="folder of the full CIFAR-10")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Launch the page; torch and the model load in the background once it answers."""
+    options = parse_arguments(arguments)
+    try:
+        explorer = Explorer(options.model, options.source, options.data)
+    except InputError as error:
+        raise SystemExit(f"Error: {error}") from None
+    page = build_page(explorer)
+    page.queue(default_concurrency_limit=4, max_size=40)
+    threading.Thread(target=explorer.warm_up, daemon=True).start()
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        inbrowser=options.open,
+        theme=THEME,
+        css_paths=CSS_FILE,
+        max_file_size="100mb",
+        footer_links=["api"],
+        ssr_mode=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A variant of the network with all that is said of it, and the rows that compare several.
+
+A row holds plain numbers (accuracies as fractions, sizes in bytes, times in milliseconds), so the
+page's table, CSV, JSON and the command line all show the same.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from compression.data import ImageSet
+from compression.evaluation import Complexity, Evaluation, Latency, evaluate, measure_complexity
+from compression.inputs import InputError
+from compression.quantization import QuantizedLayer, QuantizedModel
+from compression.sizes import SizeReport, measure_size
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the network: dense, pruned or quantized.
+
+    steps: how it came about, in words; masks: layer -> True where the weight is kept; layers: the
+    quantized ones; latency: empty until it is measured.
+    """
+
+    name: str
+    steps: tuple[str, ...]
+    model: nn.Module = field(repr=False, compare=False)
+    masks: dict[str, Tensor] = field(repr=False, compare=False)
+    layers: dict[str, QuantizedLayer] = field(repr=False, compare=False)
+    evaluation: Evaluation
+    size: SizeReport
+    complexity: Complexity
+    latency: tuple[Latency, ...] = ()
+
+    def as_quantized(self) -> QuantizedModel:
+        """The variant in the form that centroid training takes."""
+        return QuantizedModel(self.model, self.layers, self.masks)
+
+
+def make_variant(
+    name: str,
+    steps: Sequence[str],
+    model: nn.Module,
+    test_set: ImageSet,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    layers: Mapping[str, QuantizedLayer] | None = None,
+) -> Variant:
+    """Measure `model` on the test images and count its bytes and its MACs."""
+    masks, layers = dict(masks or {}), dict(layers or {})
+    return Variant(
+        name=name,
+        steps=tuple(steps),
+        model=model,
+        masks=masks,
+        layers=layers,
+        evaluation=evaluate(model, test_set.images, test_set.labels),
+        size=measure_size(model, masks, layers),
+        complexity=measure_complexity(model),
+    )
+
+
+def with_latency(variant: Variant, latency: Sequence[Latency]) -> Variant:
+    """The same variant with its measured latency."""
+    return replace(variant, latency=tuple(latency))
+
+
+def row_of(variant: Variant) -> dict[str, str | int | float | None]:
+    """One line of the comparison; accuracies are fractions, sizes bytes, times milliseconds."""
+    evaluation, size = variant.evaluation, variant.size
+    row: dict[str, str | int | float | None] = {
+        "variant": variant.name,
+        "steps": "; ".join(variant.steps),
+        "accuracy": evaluation.accuracy,
+        "accuracy_low": evaluation.low,
+        "accuracy_high": evaluation.high,
+        "macro_f1": evaluation.macro.f1,
+        "macro_recall": evaluation.macro.recall,
+        "loss": evaluation.loss,
+        "test_images": evaluation.total,
+        "dense_bytes": size.dense_bytes,
+        "report_sparse_bytes": size.report_sparse_bytes,
+        "report_quantized_bytes": size.report_quantized_bytes,
+        "counted_bytes": size.stored_bytes,
+        "times_smaller": size.ratio,
+        "macs": variant.complexity.macs,
+        "parameters": variant.complexity.parameters,
+        "nonzero_parameters": variant.complexity.nonzero_parameters,
+    }
+    for latency in variant.latency:
+        prefix = f"batch{latency.batch_size}"
+        row[f"{prefix}_median_ms"] = latency.median_ms
+        row[f"{prefix}_p10_ms"] = latency.p10_ms
+        row[f"{prefix}_p90_ms"] = latency.p90_ms
+        row["threads"] = latency.threads
+    return row
+
+
+def to_json(variants: Sequence[Variant]) -> str:
+    """The rows as a JSON list, with each class's report."""
+    rows = []
+    for variant in variants:
+        classes = {
+            report.name: {
+                "precision": report.precision,
+                "recall": report.recall,
+                "f1": report.f1,
+                "support": report.support,
+            }
+            for report in variant.evaluation.per_class
+        }
+        rows.append(row_of(variant) | {"classes": classes})
+    return json.dumps(rows, indent=2)
+
+
+def to_csv(variants: Sequence[Variant]) -> str:
+    """The rows as CSV with a header; a value that a variant lacks is empty."""
+    rows = [row_of(variant) for variant in variants]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def disagreements(variants: Sequence[Variant], limit: int = 24) -> list[int]:
+    """Positions of the test images on which the variants' answers differ, most varied first.
+
+    All variants must have been measured on the same number of images; InputError otherwise.
+    """
+    totals = {variant.evaluation.total for variant in variants}
+    if len(totals) > 1:
+        raise InputError(
+            "variants must be measured on the same test images to be compared, "
+            f"got {', '.join(str(total) for total in sorted(totals))} images."
+        )
+    if len(variants) < 2:
+        return []
+    answers = torch.stack([variant.evaluation.predictions for variant in variants])  # (V, N)
+    ordered = answers.sort(dim=0).values
+    distinct = 1 + (ordered[1:] != ordered[:-1]).sum(dim=0)
+    order = torch.sort(distinct, descending=True, stable=True).indices
+    return [int(place) for place in order[: max(0, limit)] if distinct[place] > 1]

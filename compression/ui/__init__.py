@@ -1,0 +1,1 @@
+"""The page: one module a tab, over the same functions as the command line."""

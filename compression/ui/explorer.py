@@ -1,0 +1,93 @@
+"""What the server holds for all visitors: read-only data and models, and one bounded store.
+
+torch is loaded in the background after the page is up. A variant that a visitor made is found by a
+key that nobody else can guess; the store drops the least recently used when it is full.
+"""
+
+import secrets
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import compression
+from compression.inputs import InputError
+from compression.presets import DEFAULT_PRESET, SHIPPED
+
+if TYPE_CHECKING:
+    from compression.data import ImageSet, Split
+    from compression.report import Variant
+
+STORE_CAPACITY = 64
+# One piece of long work at a time: two at once on two cores would each take twice as long.
+WORK = {"concurrency_id": "work", "concurrency_limit": 1}
+
+
+class Explorer:
+    """Data, shipped checkpoints and the store of variants; safe to use from several threads."""
+
+    def __init__(
+        self, start: str = SHIPPED[0], source: str = "sample", root: Path | None = None
+    ) -> None:
+        self.start, self.source, self.root = start, source, root
+        self.preset = DEFAULT_PRESET
+        if start not in SHIPPED:
+            self.preset = compression.load_checkpoint(start).model.preset
+        self._lock = threading.RLock()
+        self._images: dict[str, ImageSet] = {}
+        self._shipped: dict[str, Variant] = {}
+        self._made: OrderedDict[str, Variant] = OrderedDict()
+
+    def images(self, split: "Split") -> "ImageSet":
+        """A split of the data that the page was started with; loaded once."""
+        with self._lock:
+            if split not in self._images:
+                self._images[split] = compression.load_cifar10(split, self.source, self.root)
+            return self._images[split]
+
+    def variant(self, key: str) -> "Variant":
+        """A shipped or starting model by its name, or a visitor's variant by its key."""
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return self._made[key]
+            if key in (*SHIPPED, self.start):
+                if key not in self._shipped:
+                    self._shipped[key] = self._measure_dense(
+                        key, key.removeprefix(f"{DEFAULT_PRESET}/")
+                    )
+                return self._shipped[key]
+        raise InputError(
+            "The variant must still be in the server's memory, got one that has been dropped to "
+            "make room: make it again."
+        )
+
+    def put(self, variant: "Variant") -> str:
+        """Keep a visitor's variant; returns its key."""
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._made[key] = variant
+            while len(self._made) > STORE_CAPACITY:
+                self._made.popitem(last=False)
+        return key
+
+    def upload(self, path: str) -> str:
+        """Check and measure a visitor's checkpoint file; returns its key."""
+        return self.put(self._measure_dense(path, f"uploaded {Path(path).stem}"[:40]))
+
+    def warm_up(self) -> None:
+        """Load torch, the data and the starting model, so that the first click need not wait."""
+        self.images("validation")
+        self.variant(self.start)
+
+    def _measure_dense(self, path: str, name: str) -> "Variant":
+        checkpoint = compression.load_checkpoint(path)
+        masks = {
+            layer: module.weight != 0
+            for layer, module in compression.prunable_layers(checkpoint.model).items()
+            if bool((module.weight == 0).any())
+        }
+        steps = [str(step) for step in checkpoint.metadata.get("steps", [])][:20]
+        return compression.make_variant(
+            name, steps or ["as trained"], checkpoint.model, self.images("test"), masks=masks
+        )

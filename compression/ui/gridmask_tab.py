@@ -1,0 +1,204 @@
+"""The GridMask tab: a grid under the visitor's hand, random draws, what training with it gave."""
+
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+import compression
+from compression.inputs import whole
+from compression.presets import CIFAR10_CLASSES, SHIPPED
+from compression.ui import html, plots
+from compression.ui.explorer import Explorer
+from compression.ui.guard import bound, guarded
+from compression.ui.pictures import read_upload, sample_picture
+from compression.ui.recorded import recorded_runs
+
+LEAD = (
+    "GridMask deletes a regular grid of squares from each training image, so that the network "
+    "cannot lean on one spot. Move the sliders: stripes of d x ratio pixels stay, the squares "
+    "between them go. Smaller ratios delete more."
+)
+LIVE: dict[str, Any] = {
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+    "queue": False,
+    "concurrency_limit": None,
+}
+
+
+def show_grid(
+    explorer: Explorer,
+    upload: np.ndarray | None,
+    class_name: str,
+    number: float,
+    d: float,
+    ratio: float,
+    angle: float,
+    delta_x: float,
+    delta_y: float,
+    invert: bool,
+) -> str:
+    """Original, mask and result side by side, with the formula's kept fraction and the true one."""
+    original = upload
+    if original is None:
+        original = sample_picture(explorer.images("validation"), class_name, number)
+    height, width = original.shape[:2]
+    mask = compression.grid_mask(
+        height, width, d=d, ratio=ratio, delta_x=delta_x, delta_y=delta_y, angle=angle,
+        invert=invert,
+    ).numpy()  # fmt: skip
+    formula = compression.kept_fraction(int(d), ratio)
+    formula = 1 - formula if invert else formula
+    stripe = compression.stripe_width(int(d), ratio)
+    result = (original * mask[:, :, None]).astype(np.uint8)
+    return html.figures(
+        [
+            (original, f"Original, {width} x {height} pixels"),
+            ((mask * 255).astype(np.uint8), f"Mask: white stays; stripe l = {stripe} of d = {d:g}"),
+            (result, f"Result: {mask.mean():.1%} kept here; formula {formula:.1%}"),
+        ],
+        "cx-triptych",
+    )
+
+
+def take_upload(path: str | None) -> tuple[np.ndarray | None, str]:
+    """The visitor's picture, and a line on what was done to it."""
+    if not path:
+        return None, ""
+    picture = read_upload(path)
+    height, width = picture.pixels.shape[:2]
+    remark = picture.remark or "Your picture is shown instead of the sample."
+    return picture.pixels, html.status(f"{remark} It is worked on at {width} x {height} pixels.")
+
+
+def back_to_sample() -> tuple[None, str]:
+    """Forget the visitor's picture."""
+    return None, ""
+
+
+def draw_gallery(
+    explorer: Explorer,
+    class_name: str,
+    d_low: float,
+    d_high: float,
+    ratio: float,
+    rotate: float,
+    probability: float,
+    seed: float,
+) -> str:
+    """Twelve images of the class as training would see them, each with its own random grid."""
+    images = explorer.images("validation")
+    grids = compression.GridMask(
+        (d_low, d_high),  # pyright: ignore[reportArgumentType] (checked there)
+        ratio, rotate, probability, seed=whole("seed", seed, 0, 2**31 - 1),
+    )  # fmt: skip
+    pixels = np.stack([sample_picture(images, class_name, number) for number in range(1, 13)])
+    kept = grids.draw(len(pixels), *pixels.shape[1:3]).numpy()
+    return html.figures(
+        [
+            (picture * mask[:, :, None], "whole" if mask.all() else f"{mask.mean():.0%} kept")
+            for picture, mask in zip(pixels, kept, strict=True)
+        ],
+        "cx-tiles",
+    )
+
+
+def next_seed(seed: float) -> float:
+    """Another draw."""
+    return (int(seed) + 1) % 2**31
+
+
+def conclusion(runs: dict[str, dict[str, Any]]) -> str:
+    """What the two recorded runs allow to be said, in figures and a sentence."""
+    cards = [
+        html.Card(
+            f"{name}: test accuracy",
+            html.percent(run["test_accuracy"]),
+            f"95 % interval {run['test_interval'][0]:.2%} to {run['test_interval'][1]:.2%}, "
+            f"{run['data']['test']:,} test images",
+        )
+        for name, run in runs.items()
+    ] + [
+        html.Card(
+            f"{name}: training time",
+            f"{run['training_seconds'] / 60:.0f} min",
+            f"{len(run['curves'])} epochs; {run['machine']['processor']}, "
+            f"{run['machine']['threads']} threads",
+        )
+        for name, run in runs.items()
+    ]
+    baseline, masked = (runs[name.split("/")[1]] for name in SHIPPED)
+    difference = masked["test_accuracy"] - baseline["test_accuracy"]
+    low, high = baseline["test_interval"]
+    within = low <= masked["test_accuracy"] <= high
+    text = (
+        f"With GridMask the test accuracy differs by {html.points(difference)}: "
+        + ("within" if within else "outside")
+        + " the 95 % interval of the baseline. One run of each cannot settle which is better."
+    )
+    return html.cards(cards) + "<br>" + html.note(text)
+
+
+def build(page: gr.Blocks, explorer: Explorer) -> None:
+    """Components, then events."""
+    gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
+    upload = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            with gr.Row():
+                class_name = gr.Dropdown(
+                    CIFAR10_CLASSES, value="cat", label="Class of the sample image", min_width=120
+                )
+                number = gr.Slider(1, 200, 8, step=1, label="Image number", min_width=120)
+            d = gr.Slider(2, 64, 14, step=1, label="d: unit of the grid (pixels)")
+            ratio = gr.Slider(0, 1, 0.4, step=0.01, label="ratio: stripe width over d")
+            angle = gr.Slider(0, 360, 0, step=1, label="Rotation (degrees, counter-clockwise)")
+            delta_x = gr.Slider(0, 64, 0, step=1, label="Offset to the right (pixels)")
+            delta_y = gr.Slider(0, 64, 0, step=1, label="Offset down (pixels)")
+            invert = gr.Checkbox(False, label="Invert: keep the squares, delete the stripes")
+            with gr.Row():
+                picture = gr.UploadButton(
+                    "Use my own picture", size="sm", variant="secondary", min_width=120
+                )
+                reset = gr.Button("Back to the sample", size="sm", min_width=120)
+        with gr.Column(scale=3, min_width=280):
+            triptych = gr.HTML(elem_id="gridmask-triptych", min_height=180)
+            remark = gr.HTML()
+    gr.Markdown("### Random draws, as training sees them")
+    with gr.Row():
+        d_low = gr.Slider(2, 32, 12, step=1, label="Smallest d (pixels)", min_width=130)
+        d_high = gr.Slider(2, 32, 18, step=1, label="Largest d (pixels)", min_width=130)
+        rotate = gr.Slider(0, 360, 360, step=1, label="Largest rotation (degrees)", min_width=130)
+        probability = gr.Slider(0, 1, 0.8, step=0.05, label="Share of images masked", min_width=130)
+        seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0, min_width=110)
+        redraw = gr.Button("Draw again", variant="primary", min_width=110)
+    gallery = gr.HTML(elem_id="gridmask-gallery", min_height=120)
+    gr.Markdown("### What training with it gave")
+    runs = recorded_runs()
+    gr.HTML(conclusion(runs), elem_id="gridmask-conclusion")
+    gr.Markdown("Accuracy on the 5,000 validation images, recorded while the checkpoints trained:")
+    gr.Plot(
+        plots.training_curves({name: run["curves"] for name, run in runs.items()}),
+        show_label=False,
+    )
+
+    grid = [upload, class_name, number, d, ratio, angle, delta_x, delta_y, invert]
+    show = bound(show_grid, explorer)
+    first, *others = [number, d, ratio, angle, delta_x, delta_y]
+    first.input(show, grid, triptych, api_name="gridmask", **LIVE)
+    for control in others:
+        control.input(show, grid, triptych, api_visibility="private", **LIVE)
+    for control in (class_name, invert, upload):
+        control.change(show, grid, triptych, api_visibility="private", **LIVE)
+    picture.upload(guarded(take_upload), picture, [upload, remark], api_name="gridmask_upload")
+    reset.click(back_to_sample, None, [upload, remark], api_visibility="private")
+    draws = [class_name, d_low, d_high, ratio, rotate, probability, seed]
+    draw = bound(draw_gallery, explorer)
+    seed.change(draw, draws, gallery, api_name="gridmask_gallery", **LIVE)
+    for control in (d_low, d_high, rotate, probability, ratio):
+        control.input(draw, draws, gallery, api_visibility="private", **LIVE)
+    class_name.change(draw, draws, gallery, api_visibility="private", **LIVE)
+    redraw.click(next_seed, seed, seed, api_visibility="private", **LIVE)
+    page.load(show, grid, triptych, api_visibility="private", show_progress="hidden")
+    page.load(draw, draws, gallery, api_visibility="private", show_progress="hidden")

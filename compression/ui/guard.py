@@ -1,0 +1,42 @@
+"""Turns what a visitor got wrong into one sentence on the page, and nothing else is lost."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from compression.inputs import InputError
+
+
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The handler (a function or a generator) with InputError shown as Gradio's own message."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args: Any) -> Any:
+            try:
+                yield from handler(*args)
+            except InputError as error:
+                raise _message(error) from None
+
+        return stream
+
+    @functools.wraps(handler)
+    def call(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except InputError as error:
+            raise _message(error) from None
+
+    return call
+
+
+def bound(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
+    """The guarded handler with the server's explorer as its first argument."""
+    return functools.partial(guarded(handler), explorer)
+
+
+def _message(error: InputError) -> gr.Error:
+    return gr.Error(str(error), title="That does not work", print_exception=False, duration=12)

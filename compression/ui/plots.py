@@ -1,0 +1,234 @@
+"""Result objects -> Plotly figures. Knows nothing of Gradio.
+
+Backgrounds are transparent and text takes the page's colour from the style sheet, so a figure suits
+dark and light mode. Colours are told apart by colour-blind readers too (Okabe & Ito 2008), and
+lines of many layers differ by marker as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from compression.pruning import Histogram
+    from compression.report import Variant
+    from compression.sensitivity import SensitivityPoint
+
+PALETTE = (
+    "#0d9488",
+    "#e69f00",
+    "#3b82c4",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#8a7d00",
+    "#7c6fd0",
+    "#6b7280",
+)
+MARKERS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "x",
+    "star",
+    "cross",
+    "hexagon",
+    "pentagon",
+)
+GRID = "rgba(128,128,128,0.22)"
+
+
+def _figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
+    figure = go.Figure()
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 12, "t": 26, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+        xaxis=axis | {"title": {"text": x_title}},
+        yaxis=axis | {"title": {"text": y_title}},
+        dragmode=False,
+    )
+    return figure
+
+
+def _colour(k: int) -> str:
+    return PALETTE[k % len(PALETTE)]
+
+
+def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.Figure:
+    """Validation accuracy an epoch of recorded runs: name -> rows with `epoch` and `accuracy`."""
+    figure = _figure("Epoch", "Validation accuracy (%)", height=340)
+    for k, (name, rows) in enumerate(curves.items()):
+        figure.add_scatter(
+            x=[row["epoch"] for row in rows],
+            y=[100 * row["accuracy"] for row in rows],
+            name=name,
+            mode="lines+markers",
+            line={"color": _colour(k), "width": 2.5},
+            marker={"symbol": MARKERS[k], "size": 7},
+            hovertemplate="epoch %{x}: %{y:.2f} %",
+        )
+    return figure
+
+
+def sensitivity_curves(
+    points: Sequence["SensitivityPoint"], dense_accuracy: float | None, max_drop: float
+) -> go.Figure:
+    """Accuracy against sparsity, a line a layer, with the dense line and the tolerated one."""
+    figure = _figure("Sparsity of one layer (%)", "Accuracy (%)", height=460)
+    by_layer: dict[str, list[SensitivityPoint]] = {}
+    for point in points:
+        by_layer.setdefault(point.layer, []).append(point)
+    for k, (layer, found) in enumerate(by_layer.items()):
+        found = sorted(found, key=lambda point: point.sparsity)
+        figure.add_scatter(
+            x=[100 * point.sparsity for point in found],
+            y=[100 * point.accuracy for point in found],
+            name=layer,
+            mode="lines+markers",
+            line={"color": _colour(k), "width": 2},
+            marker={"symbol": MARKERS[k % len(MARKERS)], "size": 8},
+            customdata=[(100 * p.low, 100 * p.high, p.total) for p in found],
+            hovertemplate=(
+                "%{x:.0f} % zeros: %{y:.2f} %<br>95 % interval %{customdata[0]:.1f} to "
+                "%{customdata[1]:.1f} %, %{customdata[2]} images"
+            ),
+        )
+    if dense_accuracy is not None:
+        _level(figure, 100 * dense_accuracy, "dense", "solid")
+        _level(figure, 100 * (dense_accuracy - max_drop), "tolerated", "dash")
+    return figure
+
+
+def _level(figure: go.Figure, height: float, text: str, dash: str) -> None:
+    """A horizontal line across the plot with its name at the left end."""
+    figure.add_hline(
+        y=height,
+        line={"color": "#808080", "width": 1.5, "dash": dash},
+        annotation={"text": text, "font": {"size": 12}},
+        annotation_position="top left" if text == "dense" else "bottom left",
+    )
+
+
+def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
+    """A layer's non-zero weights at each stage (before, pruned, ...), with the threshold drawn."""
+    figure = _figure("Weight", "Weights in the bin", height=360)
+    for k, (stage, histogram) in enumerate(stages.items()):
+        edges = histogram.edges
+        zeros = f" ({histogram.zeros:,} zeros not drawn)" if histogram.zeros else ""
+        figure.add_bar(
+            x=[(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)],
+            y=list(histogram.counts),
+            width=edges[1] - edges[0],
+            name=stage + zeros,
+            marker={"color": _colour((0, 1, 3)[k % 3]), "line": {"width": 0}},
+            opacity=0.55 if k else 0.35,
+            hovertemplate="%{x:.4f}: %{y:,}",
+        )
+    thresholds = [h.threshold for h in stages.values() if h.threshold]
+    for threshold in thresholds[:1]:
+        for side in (-threshold, threshold):
+            figure.add_vline(x=side, line={"color": _colour(3), "width": 1.5, "dash": "dash"})
+    figure.update_layout(barmode="overlay", bargap=0)
+    return figure
+
+
+def codebook_over_histogram(
+    histogram: "Histogram", codebook: Sequence[float], counts: Sequence[int]
+) -> go.Figure:
+    """A layer's weights with its codebook: one line a centroid, its cluster's size on hover."""
+    figure = weight_histograms({"weights before": histogram})
+    top = max(histogram.counts, default=1) or 1
+    figure.add_scatter(
+        x=[x for value in codebook for x in (value, value, None)],
+        y=[y for _ in codebook for y in (0, 0.22 * top, None)],
+        mode="lines",
+        line={"color": _colour(3), "width": 1.5 if len(codebook) > 32 else 2.5},
+        hoverinfo="skip",
+        name="centroids",
+    )
+    figure.add_scatter(
+        x=list(codebook),
+        y=[0.22 * top] * len(codebook),
+        mode="markers",
+        marker={"color": _colour(3), "size": 5 if len(codebook) > 32 else 8},
+        customdata=list(counts),
+        hovertemplate="centroid %{x:.5f}: %{customdata:,} weights<extra></extra>",
+        showlegend=False,
+    )
+    return figure
+
+
+def recovery_curve(rows: Sequence[Any], epochs: int, levels: Mapping[str, float]) -> go.Figure:
+    """Validation accuracy of fine-tuning or centroid training; levels: name -> accuracy before."""
+    figure = _figure("Epoch", "Validation accuracy (%)", height=300)
+    figure.add_scatter(
+        x=[row.epoch for row in rows],
+        y=[100 * row.accuracy for row in rows],
+        mode="lines+markers",
+        line={"color": _colour(0), "width": 2.5},
+        marker={"size": 9},
+        name="after each epoch",
+        hovertemplate="epoch %{x}: %{y:.2f} %",
+    )
+    for k, (name, accuracy) in enumerate(levels.items()):
+        figure.add_scatter(
+            x=[0, epochs],
+            y=[100 * accuracy] * 2,
+            mode="lines",
+            line={"color": ("#808080", _colour(3))[k % 2], "width": 1.5, "dash": "dash"},
+            name=f"{name}: {100 * accuracy:.2f} %",
+            hoverinfo="skip",
+        )
+    figure.update_xaxes(range=[-0.1, epochs + 0.1], dtick=max(1, epochs // 8))
+    return figure
+
+
+def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
+    """Counted size (logarithmic) against test accuracy with its 95 % interval."""
+    figure = _figure("Size, counted in full (KiB, logarithmic)", "Test accuracy (%)", height=420)
+    for k, variant in enumerate(variants):
+        evaluation = variant.evaluation
+        figure.add_scatter(
+            x=[variant.size.stored_bytes / 1024],
+            y=[100 * evaluation.accuracy],
+            error_y={
+                "type": "data",
+                "array": [100 * (evaluation.high - evaluation.accuracy)],
+                "arrayminus": [100 * (evaluation.accuracy - evaluation.low)],
+                "thickness": 1.2,
+                "width": 5,
+            },
+            mode="markers",
+            marker={"color": _colour(k), "symbol": MARKERS[k % len(MARKERS)], "size": 13},
+            name=variant.name,
+            hovertemplate="%{x:.1f} KiB, %{y:.2f} %",
+        )
+    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
+    return figure
+
+
+def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
+    """Share of each class's test images that each variant gets right (its recall)."""
+    figure = _figure("", "Right answers (%)", height=400)
+    for k, variant in enumerate(variants):
+        reports = variant.evaluation.per_class
+        figure.add_bar(
+            x=[report.name for report in reports],
+            y=[100 * report.recall for report in reports],
+            name=variant.name,
+            marker={"color": _colour(k)},
+            hovertemplate="%{x}: %{y:.1f} %",
+        )
+    lowest = min((r.recall for v in variants for r in v.evaluation.per_class), default=0.0)
+    figure.update_yaxes(range=[max(0, 100 * lowest - 8), 100])
+    figure.update_layout(barmode="group", bargap=0.25)
+    return figure

@@ -1,0 +1,132 @@
+"""The Prune tab: a sparsity for each layer, what it costs, and two ways to recover."""
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from compression.presets import layer_names
+from compression.ui import html
+from compression.ui import prune_steps as steps
+from compression.ui.explorer import WORK, Explorer
+from compression.ui.guard import bound
+from compression.ui.session import Session
+
+LEAD = (
+    "Magnitude pruning sets a layer's smallest weights to zero. Choose how many zeros each layer "
+    "gets (its sparsity), by hand or from the scan, and see what is left of the accuracy. Then "
+    "recover: re-estimate batch norm's statistics in a second, or fine-tune with the zeros held."
+)
+UNIFORM = (50, 70, 90)
+QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
+PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
+
+
+def uniform_table(percent: float, explorer: Explorer, session: Session) -> list[list[Any]]:
+    """The table of a button that says one sparsity for all."""
+    return steps.fill_uniform(explorer, session, percent)
+
+
+def build(
+    page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.State, scanned: gr.State
+) -> None:
+    """Components, then events."""
+    names = layer_names(explorer.preset)
+    gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
+    with gr.Row():
+        with gr.Column(scale=2, min_width=290):
+            with gr.Group():
+                max_drop = gr.Slider(
+                    0.1, 5, 1, step=0.1, label="Lose at most (points, each layer by itself)"
+                )
+                from_scan = gr.Button("Fill from the scan and prune", variant="primary")
+            with gr.Row():
+                uniform = [gr.Button(f"{p} % everywhere", size="sm", min_width=90) for p in UNIFORM]
+            table = gr.Dataframe(
+                [[name, "", 0.0] for name in names],
+                headers=steps.HEADERS,
+                datatype=["str", "number", "number"],
+                type="array",
+                interactive=True,
+                static_columns=[0, 1],
+                label="Sparsity of each layer: edit the last column",
+                elem_id="prune-table",
+                buttons=[],
+            )
+            press = gr.Button("Prune with this table", variant="secondary")
+        with gr.Column(scale=3, min_width=290):
+            status = gr.HTML(elem_id="prune-status")
+            cards = gr.HTML(
+                html.empty("Nothing pruned yet. Fill the table and press Prune."),
+                elem_id="prune-result",
+            )
+            with gr.Row():
+                recover = gr.Button("Recalibrate batch norm", min_width=150)
+                fine = gr.Button("Fine-tune", min_width=110)
+                cancel = gr.Button("Cancel", variant="stop", min_width=90)
+            epochs = gr.Slider(
+                1, 20, 3, step=1, label="Fine-tuning epochs (passes over the images)"
+            )
+            curve = gr.Plot(label="Fine-tuning", show_label=False, visible=False)
+            layer = gr.Dropdown(names, value="conv4", label="Weights of layer")
+            histogram = gr.Plot(label="Weights of the layer", show_label=False)
+    gr.HTML(
+        html.note(
+            "The training images here are the bundled 3,000 unless the page was started on the "
+            "full set, so fine-tuning recovers less than it could. The epoch is chosen on "
+            "validation images; the test images only report. The course report chose on its test "
+            "set, which flatters its figures."
+        )
+    )
+
+    outputs = [session, status, cards, curve]
+    work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
+    runs: list[Any] = [
+        press.click(
+            bound(steps.prune_layers, explorer), [session, table], outputs, api_name="prune", **work
+        ),
+        recover.click(
+            bound(steps.recalibrate, explorer), session, outputs, api_name="recalibrate", **work
+        ),
+        fine.click(
+            bound(steps.tune, explorer), [session, epochs], outputs, api_name="fine_tune", **work
+        ),
+    ]
+    fills = [
+        (
+            from_scan,
+            bound(steps.fill_from_scan, explorer),
+            [session, scanned, max_drop],
+            "prune_fill_from_scan",
+        ),
+        *(
+            (button, bound(partial(uniform_table, percent), explorer), [session], None)
+            for button, percent in zip(uniform, UNIFORM, strict=True)
+        ),
+    ]
+    for button, fill, inputs, api_name in fills:
+        visible = {"api_name": api_name} if api_name else {"api_visibility": "private"}
+        filled = button.click(fill, inputs, table, **visible, **QUICK)
+        runs.append(
+            filled.success(
+                bound(steps.prune_layers, explorer),
+                [session, table],
+                outputs,
+                api_visibility="private",
+                **work,
+            )
+        )
+    cancel.click(
+        lambda: html.status("Cancelled. The pruned model is as it was."),
+        None, status, cancels=[*runs], api_visibility="private",
+    )  # fmt: skip
+    for event in (layer.change, session.change):
+        event(
+            bound(steps.show_histogram, explorer), [session, layer], histogram,
+            trigger_mode="always_last", **PRIVATE,
+        )  # fmt: skip
+    start.change(
+        bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE
+    )
+    page.load(bound(steps.dense_table, explorer), session, table, **PRIVATE)
+    page.load(bound(steps.show_histogram, explorer), [session, layer], histogram, **PRIVATE)

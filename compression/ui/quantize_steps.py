@@ -1,0 +1,186 @@
+"""What the Quantize tab does: quantize, show a layer's codebook, train the centroids."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+import compression
+from compression.inputs import InputError, choice, shown, whole
+from compression.ui import html, plots
+from compression.ui.explorer import Explorer
+from compression.ui.session import Session
+
+if TYPE_CHECKING:
+    from compression.report import Variant
+
+NO_CURVE = gr.update(value=None, visible=False)
+HEADERS = ["Layer", "Bits"]
+BITS = (8, 4, 2)
+SOURCES = ("dense model", "pruned model")
+TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
+
+Answer = tuple[Any, Any, Any, Any, Any]
+
+
+def empty_overrides(explorer: Explorer, session: Session) -> list[list[Any]]:
+    """A row for each layer with nothing filled in: every layer takes the common bit width."""
+    layers = compression.prunable_layers(explorer.variant(session.start).model)
+    return [[name, ""] for name in layers]
+
+
+def read_bits(bits: object, rows: object) -> dict[str, int]:
+    """Layer -> bits: the common width, and the table's where a cell holds a number."""
+    common = choice("bits", bits, BITS)
+    if isinstance(rows, dict):  # as Gradio's clients send a table
+        rows = rows.get("data")
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, list) for r in rows):
+        raise InputError(f"The table must have a row for each layer, got {shown(rows)}.")
+    widths = {}
+    for row in rows:
+        if len(row) != len(HEADERS):
+            raise InputError(f"A row must be layer and bits, got {shown(row)}.")
+        cell = row[1]
+        blank = cell is None or cell == "" or cell != cell
+        widths[str(row[0])] = common if blank else _width(str(row[0]), cell)
+    return widths
+
+
+def _width(layer: str, cell: object) -> int:
+    try:
+        value: object = float(str(cell))
+    except ValueError:
+        value = cell
+    return whole(f"bits of {layer}", value, 1, 8)
+
+
+def quantize_layers(
+    explorer: Explorer, session: Session, source: str, bits: int, rows: object
+) -> Iterator[Answer]:
+    """Quantize and measure; yields session, status, cards, curve, and the training button."""
+    before = source_variant(explorer, session, source)
+    widths = read_bits(bits, rows)
+    text = "Finding each layer's best codebook and measuring on the test images ..."
+    yield gr.skip(), html.status(text, 0.3), gr.skip(), NO_CURVE, gr.skip()
+    quantized = compression.quantize(before.model, widths, before.masks)
+    label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
+    variant = compression.make_variant(
+        f"{before.name} · {label}",
+        (*before.steps, f"k-means quantized to {label}"),
+        quantized.model,
+        explorer.images("test"),
+        masks=quantized.masks,
+        layers=quantized.layers,
+    )
+    session = session.with_quantized(explorer.put(variant), before=_key(session, source))
+    drop = before.evaluation.accuracy - variant.evaluation.accuracy
+    text = f"Quantized: {html.points(-drop)} against {before.name}. "
+    text += (
+        "That is more than 0.5 points lost: train the centroids to win it back."
+        if drop > TRAINING_DROP
+        else "Less than 0.5 points lost, so there is no need to train the centroids."
+    )
+    offered = gr.update(interactive=drop > TRAINING_DROP)
+    yield session, html.status(text), result(explorer, session), NO_CURVE, offered
+
+
+def source_variant(explorer: Explorer, session: Session, source: str) -> "Variant":
+    """The dense or the pruned model of this visit."""
+    if _key(session, source) is None:
+        raise InputError("A pruned model is expected first, got none: prune on the tab before.")
+    return explorer.variant(str(_key(session, source)))
+
+
+def _key(session: Session, source: str) -> str | None:
+    pruned = choice("model to quantize", source, SOURCES) == SOURCES[1]
+    return session.pruned if pruned else session.start
+
+
+def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer]:
+    """Train the centroids of the latest quantized variant; indices and zeros stay."""
+    before = _quantized(explorer, session)
+    epochs = whole("epochs", epochs, 1, 20)
+    config = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
+    validation = explorer.images("validation")
+    yield gr.skip(), html.status(f"Epoch 1 of {epochs} ...", 0.02), gr.skip(), NO_CURVE, gr.skip()
+    start = compression.evaluate(before.model, validation.images, validation.labels)
+    levels = {"before training": start.accuracy}
+    rows: list[Any] = []
+    for epoch in compression.train_centroids(
+        before.as_quantized(), explorer.images("train"), validation, config
+    ):
+        rows.append(epoch)
+        text = f"Epoch {epoch.epoch} of {epochs}: {epoch.accuracy:.2%} on the validation images"
+        figure = gr.update(value=plots.recovery_curve(rows, epochs, levels), visible=True)
+        yield gr.skip(), html.status(text, epoch.epoch / epochs), gr.skip(), figure, gr.skip()
+    best = rows[-1].best
+    step = f"centroids trained {epochs} epochs"
+    variant = compression.make_variant(
+        f"{before.name} · trained",
+        (*before.steps, step),
+        best.model,
+        explorer.images("test"),
+        masks=best.masks,
+        layers=best.layers,
+    )
+    session = session.with_quantized(explorer.put(variant), before=session.unquantized)
+    text = f"Trained. Kept epoch {rows[-1].best_epoch}, the best on the validation images."
+    yield session, html.status(text), result(explorer, session), gr.skip(), gr.skip()
+
+
+def _quantized(explorer: Explorer, session: Session) -> "Variant":
+    if session.quantized is None:
+        raise InputError("A quantized model is expected first, got none: press Quantize.")
+    return explorer.variant(session.quantized)
+
+
+def result(explorer: Explorer, session: Session) -> str:
+    """Cards of the quantized model: accuracy, and its sizes by each way of counting."""
+    if session.quantized is None or session.unquantized is None:
+        return html.empty("Nothing quantized yet. Choose the bits and press Quantize.")
+    now, before = explorer.variant(session.quantized), explorer.variant(session.unquantized)
+    counted, report = now.size.stored_bytes, now.size.report_quantized_bytes or 0
+    return html.cards(
+        [
+            html.accuracy_card(now, before),
+            html.Card(
+                "Size, counted in full",
+                html.size(counted),
+                f"{now.size.ratio:.1f} times smaller than dense float32; with codebooks "
+                f"({html.size(now.size.codebook_bytes)}), sparse index, biases, batch norm",
+            ),
+            html.Card(
+                "Report's formula",
+                html.size(report),
+                "all parameters x bits / 8: forgets the zeros and the codebooks",
+            ),
+            html.Card(
+                "Distinct weights",
+                f"{sum(len(layer.codebook) for layer in now.layers.values()):,}",
+                f"in {len(now.layers)} codebooks, instead of {now.complexity.parameters:,}",
+            ),
+        ]
+    )
+
+
+def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:
+    """A layer's weights before quantization with the codebook drawn over them."""
+    if session.quantized is None or session.unquantized is None:
+        return gr.update(value=None, visible=False)
+    now, before = explorer.variant(session.quantized), explorer.variant(session.unquantized)
+    quantized = now.layers[choice("layer", layer, now.layers)]
+    weight = compression.prunable_layers(before.model)[layer].weight.detach()
+    counts = quantized.indices.flatten().long().bincount(minlength=len(quantized.codebook))
+    figure = plots.codebook_over_histogram(
+        compression.weight_histogram(weight), quantized.codebook.tolist(), counts.tolist()
+    )
+    return gr.update(value=figure, visible=True)
+
+
+def fresh(explorer: Explorer, session: Session) -> tuple[Any, ...]:
+    """The tab for another dense model: its layers, nothing quantized yet."""
+    rows = empty_overrides(explorer, session)
+    names = [row[0] for row in rows]
+    layer = gr.update(choices=names, value=names[0])
+    return rows, layer, result(explorer, session), "", NO_CURVE, gr.update(interactive=False)

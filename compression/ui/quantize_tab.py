@@ -1,0 +1,93 @@
+"""The Quantize tab: shared weights by k-means, their codebook, and centroid training."""
+
+from typing import Any
+
+import gradio as gr
+
+from compression.presets import layer_names
+from compression.ui import html
+from compression.ui import quantize_steps as steps
+from compression.ui.explorer import WORK, Explorer
+from compression.ui.guard import bound
+
+LEAD = (
+    "k-means quantization lets the weights of a layer share a few values, its codebook: at b bits "
+    "each weight is only the number of one of 2^b values. Fewer bits, smaller file, coarser "
+    "weights. Pruned weights keep an exact zero, which takes one of the values."
+)
+QUICK: dict[str, Any] = {
+    "show_progress": "hidden",
+    "concurrency_limit": 4,
+    "api_visibility": "private",
+}
+
+
+def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
+    """Components, then events."""
+    names = layer_names(explorer.preset)
+    gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
+    with gr.Row():
+        with gr.Column(scale=2, min_width=290):
+            source = gr.Radio(
+                list(steps.SOURCES), value=steps.SOURCES[0], label="Model to quantize"
+            )
+            bits = gr.Radio(list(steps.BITS), value=4, label="Bit width (bits for each weight)")
+            with gr.Accordion("Another width for some layers", open=False):
+                overrides = gr.Dataframe(
+                    [[name, ""] for name in names],
+                    headers=steps.HEADERS,
+                    datatype=["str", "str"],
+                    type="array",
+                    interactive=True,
+                    static_columns=[0],
+                    label="1 to 8 bits; empty means the common width",
+                    elem_id="quantize-table",
+                    buttons=[],
+                )
+            press = gr.Button("Quantize", variant="primary")
+            epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
+            with gr.Row():
+                train = gr.Button("Train the centroids", interactive=False, min_width=150)
+                cancel = gr.Button("Cancel", variant="stop", min_width=90)
+        with gr.Column(scale=3, min_width=290):
+            status = gr.HTML(elem_id="quantize-status")
+            cards = gr.HTML(
+                html.empty("Nothing quantized yet. Choose the bits and press Quantize."),
+                elem_id="quantize-result",
+            )
+            curve = gr.Plot(label="Centroid training", show_label=False, visible=False)
+            layer = gr.Dropdown(names, value="conv4", label="Codebook of layer")
+            codebook = gr.Plot(label="Codebook", show_label=False, visible=False)
+    gr.HTML(
+        html.note(
+            "In the course report the quantized model (29.03 MiB) came out larger than the pruned "
+            "one (12.88 MiB). The reason is its formula: it gives all parameters 8 bits, zeros "
+            "too. Counted in full, zeros cost only their place in a sparse index."
+        )
+    )
+
+    outputs = [session, status, cards, curve, train]
+    work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
+    runs: list[Any] = [
+        press.click(
+            bound(steps.quantize_layers, explorer), [session, source, bits, overrides], outputs,
+            api_name="quantize", **work,
+        ),
+        train.click(
+            bound(steps.train, explorer), [session, epochs], outputs,
+            api_name="train_centroids", **work,
+        ),
+    ]  # fmt: skip
+    cancel.click(
+        lambda: html.status("Cancelled. The quantized model is as it was."),
+        None, status, cancels=[*runs], api_visibility="private",
+    )  # fmt: skip
+    for event in (layer.change, session.change):
+        event(
+            bound(steps.show_codebook, explorer), [session, layer], codebook,
+            trigger_mode="always_last", **QUICK,
+        )  # fmt: skip
+    start.change(
+        bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
+        **QUICK,
+    )  # fmt: skip

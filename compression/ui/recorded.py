@@ -1,0 +1,29 @@
+"""Recorded results out of assets/, read without torch, so that the page can show them at once."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from compression.presets import SHIPPED
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+
+def recorded_runs() -> dict[str, dict[str, Any]]:
+    """The metadata of the shipped checkpoints, out of their headers alone: no torch needed."""
+    runs = {}
+    for name in SHIPPED:
+        with (ASSETS / "checkpoints" / f"{name}.safetensors").open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            raw = json.loads(file.read(length))["__metadata__"]
+        runs[name.split("/")[1]] = {key: json.loads(value) for key, value in raw.items()}
+    return runs
+
+
+def recorded_scan(name: str) -> dict[str, Any] | None:
+    """The recorded scan of a shipped model, or None: points, dense_accuracy, images, precision."""
+    path = ASSETS / "results" / f"scan-{name.replace('/', '-')}.json"
+    if name not in SHIPPED or not path.is_file():
+        return None
+    return json.loads(path.read_text())
