@@ -7,7 +7,9 @@ import sys
 
 import typer
 
+from compression.cli.compress import prune_command, quantize_command
 from compression.cli.download import download_command
+from compression.cli.measure import compare_command, evaluate_command, scan_command
 from compression.cli.train import train_command
 from compression.inputs import InputError
 
@@ -18,6 +20,11 @@ app = typer.Typer(
     help="GridMask, magnitude pruning and k-means quantization of a ResNet-9 on CIFAR-10.",
 )
 app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("scan")(scan_command)
+app.command("prune")(prune_command)
+app.command("quantize")(quantize_command)
+app.command("compare")(compare_command)
 app.command("download")(download_command)
 
 
@@ -25,7 +32,7 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, a folder without permission
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
 

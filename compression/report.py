@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from compression.data import ImageSet
 from compression.evaluation import Complexity, Evaluation, Latency, evaluate, measure_complexity
 from compression.inputs import InputError
-from compression.quantization import QuantizedLayer, QuantizedModel
+from compression.model import Checkpoint, prunable_layers
+from compression.quantization import QuantizedLayer, QuantizedModel, quantized_layer_of
 from compression.sizes import SizeReport, measure_size
 
 
@@ -63,6 +64,36 @@ def make_variant(
         evaluation=evaluate(model, test_set.images, test_set.labels),
         size=measure_size(model, masks, layers),
         complexity=measure_complexity(model),
+    )
+
+
+def variant_of_checkpoint(name: str, checkpoint: Checkpoint, test_set: ImageSet) -> Variant:
+    """The variant that a checkpoint file holds: its zeros are masks, its metadata names its bits.
+
+    A layer whose metadata claims bits but which has more distinct values than that counts as
+    float32.
+    """
+    layers = prunable_layers(checkpoint.model)
+    masks = {
+        layer: module.weight != 0
+        for layer, module in layers.items()
+        if bool((module.weight == 0).any())
+    }
+    claimed = checkpoint.metadata.get("bits")
+    bits = claimed if isinstance(claimed, dict) else {}
+    found = {
+        layer: quantized_layer_of(layer, layers[layer].weight, width, masks.get(layer))
+        for layer, width in bits.items()
+        if layer in layers and isinstance(width, int) and 1 <= width <= 8
+    }
+    steps = checkpoint.metadata.get("steps")
+    return make_variant(
+        name,
+        [str(step)[:80] for step in steps[:20]] if isinstance(steps, list) else ["as trained"],
+        checkpoint.model,
+        test_set,
+        masks=masks,
+        layers={layer: quantized for layer, quantized in found.items() if quantized},
     )
 
 

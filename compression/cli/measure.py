@@ -1,0 +1,161 @@
+"""`python -m compression evaluate | scan | compare`: measure without changing anything."""
+
+import csv
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compression.cli.common import (
+    DataOption,
+    JsonOption,
+    SourceOption,
+    parse_numbers,
+    progress_bar,
+    show,
+)
+from compression.data import ImageSet, load_cifar10
+from compression.evaluation import evaluate, measure_complexity, measure_latency
+from compression.inputs import InputError, choice, real, whole
+from compression.model import load_checkpoint, prunable_layers
+from compression.report import row_of, to_csv, to_json, variant_of_checkpoint, with_latency
+from compression.sensitivity import SensitivityPoint, scan, suggest_sparsities
+
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
+]
+ImagesOption = Annotated[
+    int | None, typer.Option("--images", help="Only the first so many images.")
+]
+
+
+def evaluate_command(
+    checkpoint: CheckpointArgument,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    images: ImagesOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Accuracy with its 95 % interval, the per-class report, MACs and parameters."""
+    model = load_checkpoint(checkpoint).model
+    found = evaluate(model, *_labelled(split, source, data, images))
+    cost = measure_complexity(model)
+    result: dict[str, Any] = {
+        "accuracy": found.accuracy,
+        "interval": [found.low, found.high],
+        "correct": found.correct,
+        "images": found.total,
+        "loss": found.loss,
+        "macro": asdict(found.macro),
+        "weighted": asdict(found.weighted),
+        "inference_seconds": round(found.inference_seconds, 3),
+        **asdict(cost),
+    }
+    if json_output:
+        result["classes"] = [asdict(report) for report in found.per_class]
+        result["confusion"] = found.confusion.tolist()
+    show(result, json_output)
+
+
+def scan_command(
+    checkpoint: CheckpointArgument,
+    levels: Annotated[
+        str, typer.Option(help="Sparsities from 0 to 1, separated by commas.")
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    layers: Annotated[str, typer.Option(help="Layers by name, by commas; all where empty.")] = "",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    max_drop: Annotated[float, typer.Option(help="Tolerated drop in points, for the hint.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Write the points to a .csv or .json.")] = None,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    images: ImagesOption = 1000,
+    json_output: JsonOption = False,
+) -> None:
+    """Prune one layer at a time and measure; on validation images."""
+    model = load_checkpoint(checkpoint).model
+    known = prunable_layers(model)
+    chosen = [choice("layer", layer, known) for layer in layers.split(",") if layer] or list(known)
+    fractions = parse_numbers("levels", levels)
+    max_drop = real("max_drop", max_drop, 0, 100, "points")
+    if out is not None:
+        choice("suffix of out", out.suffix, (".csv", ".json"))
+    pixels, labels = _labelled("validation", source, data, images)
+    dense = evaluate(model, pixels, labels)
+    points: dict[tuple[str, float], SensitivityPoint] = {}
+    with progress_bar() as bar:
+        task = bar.add_task("Scanning", total=len(chosen) * len(set(fractions)))
+        for point in scan(
+            model, pixels, labels, levels=fractions, layers=chosen, precision=precision
+        ):
+            points[point.layer, point.sparsity] = point
+            bar.update(task, completed=len(points), description=f"Scanning {point.layer}")
+    rows = [asdict(point) for point in points.values()]
+    result = {
+        "dense_accuracy": dense.accuracy,
+        "images": dense.total,
+        "suggested": suggest_sparsities(list(points.values()), dense.accuracy, max_drop / 100),
+        "points": rows,
+    }
+    if out is not None:
+        _write_points(out, result)
+    if not json_output:
+        result["points"] = f"{len(rows)}, in {out}" if out else f"{len(rows)} (--json shows them)"
+    show(result, json_output)
+
+
+def _write_points(out: Path, result: dict[str, Any]) -> None:
+    if out.suffix == ".json":
+        out.write_text(json.dumps(result, indent=1) + "\n")
+        return
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(result["points"][0]))
+        writer.writeheader()
+        writer.writerows(result["points"])
+
+
+def compare_command(
+    checkpoints: Annotated[list[str], typer.Argument(help="Shipped names or safetensors files.")],
+    latency: Annotated[bool, typer.Option(help="Time them too, in turn.")] = False,
+    csv_output: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    images: ImagesOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Accuracy, sizes, MACs and latency of several models on the same test images."""
+    test_set = load_cifar10("test", source, data)
+    if images is not None:
+        test_set = test_set.head(whole("images", images, 1, len(test_set)))
+    variants = []
+    with progress_bar() as bar:
+        task = bar.add_task("Measuring", total=len(checkpoints))
+        for name in checkpoints:
+            loaded = load_checkpoint(name)
+            variants.append(variant_of_checkpoint(Path(name).stem, loaded, test_set))
+            bar.advance(task)
+    if latency:
+        models = {str(k): variant.model for k, variant in enumerate(variants)}
+        times = measure_latency(models)
+        variants = [with_latency(variant, times[str(k)]) for k, variant in enumerate(variants)]
+    if json_output:
+        typer.echo(to_json(variants))
+    elif csv_output:
+        sys.stdout.write(to_csv(variants))
+    else:
+        for variant in variants:
+            show(row_of(variant), False)
+            typer.echo("")
+
+
+def _labelled(split: str, source: str, data: Path | None, images: int | None) -> tuple[Any, Any]:
+    """Images and labels of a split, cut to the first so many where asked for."""
+    found: ImageSet = load_cifar10(split, source, data)  # pyright: ignore[reportArgumentType]
+    if images is not None:
+        if not len(found):
+            raise InputError("images must be there, got none.")
+        found = found.head(whole("images", images, 1, len(found)))
+    return found.images, found.labels

@@ -1,0 +1,97 @@
+"""What a visitor gets wrong is answered in one sentence; what was on the page stays."""
+
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def client(page_url):
+    client = Client(page_url, verbose=False)
+    yield client
+    client.close()
+
+
+def test_the_actions_have_named_endpoints(client):
+    named = set(client.view_api(return_format="dict")["named_endpoints"])
+    assert named >= {
+        "/gridmask", "/gridmask_gallery", "/gridmask_upload", "/scan", "/prune", "/recalibrate",
+        "/fine_tune", "/prune_fill_from_scan", "/quantize", "/train_centroids", "/compare",
+        "/latency", "/choose_model", "/upload_model",
+    }  # fmt: skip
+
+
+GRID = ["cat", 8, 14, 0.4, 0, 0, 0, False]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, "tiger", "tiger"),
+        (1, 0, "minimum|from 1 to 200"),
+        (2, 1000, "maximum|from 1 to"),
+        (3, 1.5, "maximum|from 0 to 1"),
+        (3, None, "ratio must be a number from 0 to 1, got nothing"),
+        (4, 900, "maximum|from -360 to 360"),
+        (2, 7.5, "d must be a whole number from 1 to 4096 pixels, got 7.5"),
+    ],
+)
+def test_gridmask_says_what_was_expected(client, place, value, sentence):
+    arguments = [*GRID[:place], value, *GRID[place + 1 :]]
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name="/gridmask")
+    assert any(part in str(caught.value) for part in sentence.split("|"))
+
+
+def test_gridmask_answers_over_the_api(client):
+    assert "kept here" in client.predict(*GRID, api_name="/gridmask")
+
+
+def test_prune_names_the_layer_and_the_range(client):
+    with pytest.raises(AppError, match=r"sparsity of conv1 must be a number from 0 to 100 %, got"):
+        client.predict(table([["conv1", 864, 140]]), api_name="/prune")
+    with pytest.raises(AppError, match=r"layer must be one of conv1, .*, got 'conv99'"):
+        client.predict(table([["conv99", 1, 50]]), api_name="/prune")
+    with pytest.raises(AppError, match="A pruned model is expected first, got none"):
+        Client(client.src, verbose=False).predict(3, api_name="/fine_tune")
+
+
+def table(rows):
+    return {"headers": ["Layer", "Weights", "Sparsity (%)"], "data": rows, "metadata": None}
+
+
+def test_checkpoints_that_are_none_are_refused(client, tmp_path: Path):
+    for name, content, sentence in (
+        ("model.safetensors", b"\x10", "whole safetensors file"),
+        ("model.pth", b"PK\x03\x04" + b"0" * 100, "got a pickle"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(AppError, match=sentence):
+            client.predict(handle_file(path), api_name="/upload_model")
+
+
+def test_pictures_that_are_none_are_refused(client, tmp_path: Path):
+    text = tmp_path / "picture.png"
+    text.write_bytes(b"not a picture")
+    with pytest.raises(AppError, match="The upload must be a picture"):
+        client.predict(handle_file(text), api_name="/gridmask_upload")
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(AppError, match="animation of 2 frames"):
+        client.predict(handle_file(tmp_path / "moving.gif"), api_name="/gridmask_upload")
+
+
+def test_a_mistake_on_the_page_leaves_the_rest(new_visitor):
+    visitor = new_visitor()
+    page = visitor.page
+    visitor.open_tab("Prune")
+    page.get_by_role("button", name="Fine-tune").click()
+    page.get_by_text("A pruned model is expected first, got none").first.wait_for()
+    visitor.open_tab("GridMask")
+    assert page.locator("#gridmask-triptych figure").count() == 3

@@ -1,0 +1,118 @@
+"""A visitor walks through all five tabs; what the page shows is what the library computes."""
+
+import pytest
+
+from compression.data import load_cifar10
+from compression.evaluation import evaluate
+from compression.gridmask import grid_mask
+from compression.model import load_checkpoint, prunable_layers
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.sizes import measure_size
+from compression.ui.html import size
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return load_cifar10("test", "sample")
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+def accuracy_text(model, images) -> str:
+    return f"{100 * evaluate(model, images.images, images.labels).accuracy:.2f} %"
+
+
+def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_set):
+    visitor = new_visitor()
+    page = visitor.page
+    assert "1,646,122 parameters" in page.locator("#model-line").inner_text()
+
+    visitor.open_tab("GridMask")
+    page.get_by_label("number input for d: unit of the grid (pixels)").fill("8")
+    mask = grid_mask(32, 32, d=8, ratio=0.4)
+    page.locator("#gridmask-triptych").get_by_text(f"{mask.mean():.1%} kept here").wait_for()
+    page.locator("#gridmask-gallery figure").nth(11).wait_for()
+
+    visitor.open_tab("Sensitivity")
+    page.locator("#scan-status").get_by_text("Recorded scan").wait_for()
+    assert page.locator("#scan-table tbody tr").count() == 9
+
+    visitor.open_tab("Prune")
+    page.get_by_role("button", name="70 % everywhere").click()
+    page.locator("#prune-status").get_by_text("Pruned.").wait_for()
+    pruned = prune(baseline, dict.fromkeys(prunable_layers(baseline), 0.7))
+    assert visitor.card("#prune-result", "Test accuracy") == accuracy_text(pruned.model, test_set)
+    assert visitor.card("#prune-result", "Zeros") == f"{pruned.sparsity:.1%}"
+    counted = measure_size(pruned.model, pruned.masks).stored_bytes
+    assert visitor.card("#prune-result", "counted in full") == size(counted)
+
+    visitor.open_tab("Quantize")
+    page.get_by_label("pruned model").check()
+    page.get_by_role("button", name="Quantize", exact=True).click()
+    page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
+    quantized = quantize(pruned.model, 4, pruned.masks)
+    shown = visitor.card("#quantize-result", "Test accuracy")
+    assert shown == accuracy_text(quantized.model, test_set)
+    counted = measure_size(quantized.model, quantized.masks, quantized.layers).stored_bytes
+    assert visitor.card("#quantize-result", "counted in full") == size(counted)
+
+    visitor.open_tab("Compare")
+    rows = page.locator("#compare-table tbody tr")
+    rows.nth(3).wait_for()
+    names = [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())]
+    assert names == ["baseline", "gridmask", "baseline · 70% pruned", names[3]]
+    assert names[3].endswith("4 bits")
+    assert rows.nth(3).locator("td").nth(1).inner_text().startswith(shown.replace(" %", "%"))
+    assert visitor.foreign == []
+    assert visitor.errors == []
+
+
+def test_scan_streams_points_and_can_be_cancelled(new_visitor):
+    visitor = new_visitor()
+    page = visitor.page
+    visitor.open_tab("Sensitivity")
+    page.locator("#scan-status").get_by_text("Recorded scan").wait_for()
+    page.get_by_role("button", name="Scan", exact=True).click()
+    page.locator("#scan-status").get_by_text("of 81 points").wait_for()
+    page.locator("#scan-status").get_by_text("validation images in").wait_for()
+    page.get_by_label("number input for Validation images").fill("2000")
+    page.get_by_role("button", name="Scan", exact=True).click()
+    page.locator("#scan-status").get_by_text("of 81 points").wait_for()
+    page.get_by_role("button", name="Cancel").first.click()
+    page.locator("#scan-status").get_by_text("Cancelled").wait_for()
+
+
+def test_two_visitors_do_not_see_each_other(new_visitor):
+    first, second = new_visitor(), new_visitor()
+    first.open_tab("Prune")
+    second.open_tab("Prune")
+    first.page.get_by_role("button", name="50 % everywhere").click()
+    second.page.get_by_role("button", name="90 % everywhere").click()
+    for visitor in (first, second):
+        visitor.page.locator("#prune-status").get_by_text("Pruned.").wait_for()
+    assert first.card("#prune-result", "Zeros") == "50.0%"
+    assert second.card("#prune-result", "Zeros") == "90.0%"
+    for visitor, own, other in ((first, "50% pruned", "90%"), (second, "90% pruned", "50%")):
+        visitor.open_tab("Compare")
+        table = visitor.page.locator("#compare-table")
+        table.get_by_text(own).wait_for()
+        assert other not in table.locator("tbody").inner_text().replace("100%", "").split(own)[0]
+        assert table.locator("tbody tr").count() == 3
+
+
+@pytest.mark.parametrize("options", [{"width": 360}, {"dark": True}], ids=["phone", "dark"])
+def test_page_fits_a_phone_and_dark_mode(new_visitor, options):
+    visitor = new_visitor(**options)
+    for tab in ("GridMask", "Compare"):
+        visitor.open_tab(tab)
+        inner, scroll = visitor.page.evaluate(
+            "[window.innerWidth, document.documentElement.scrollWidth]"
+        )
+        assert scroll <= inner
+    assert visitor.errors == []
