@@ -31,12 +31,12 @@ class HeldMasks:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         for name, kept in masks.items():
             weight = layers[choice("layer", name, layers)].weight
-            if kept.shape != weight.shape:
+            if kept.dtype != torch.bool or kept.shape != weight.shape:
                 raise InputError(
-                    f"mask of {name} must have shape {tuple(weight.shape)}, "
-                    f"got {tuple(kept.shape)}."
+                    f"mask of {name} must be a bool tensor of shape {tuple(weight.shape)}, "
+                    f"got {str(kept.dtype).removeprefix('torch.')} {tuple(kept.shape)}."
                 )
-            self._pairs.append((weight, kept.to(weight.device)))
+            self._pairs.append((weight, ~kept.to(weight.device)))
         self.after_step()
 
     def after_backward(self) -> None:
@@ -44,5 +44,5 @@ class HeldMasks:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        for weight, kept in self._pairs:
-            weight.mul_(kept)
+        for weight, pruned in self._pairs:
+            weight.masked_fill_(pruned, 0.0)  # times False would leave -0, and NaN

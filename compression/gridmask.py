@@ -16,14 +16,18 @@ from compression.inputs import InputError, real, shown, whole
 
 MAX_SIDE = 4096
 # A position this close below a boundary, in pixels, counts as on it: sines and cosines of right
-# angles are not exact, and neither is d * ratio.
+# angles are not exact.
 GUARD = 1e-6
 _TURN = 2.0**32  # one unit of the grid in phase steps
 
 
 def stripe_width(d: int, ratio: float) -> int:
-    """l = ceil(d * ratio) in pixels, clamped to [0, d]; 0.1 * 30 = 3.0000000000000004 gives 3."""
-    return min(max(math.ceil(d * ratio - GUARD), 0), d)
+    """l = ceil(d * ratio) in pixels, in 0..d; 100 * 0.07 = 7.000000000000001 gives 7.
+
+    Raises InputError for a d outside 1..4096 or a ratio outside 0..1.
+    """
+    d, ratio = whole("d", d, 1, MAX_SIDE, "pixels"), real("ratio", ratio, 0, 1)
+    return min(math.ceil(d * ratio * (1 - 1e-12)), d)
 
 
 def kept_fraction(d: int, ratio: float) -> float:
@@ -126,11 +130,9 @@ class GridMask(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images with their grids deleted, of the same shape, dtype and device."""
-        if images.dim() not in (3, 4):
-            raise InputError(
-                "images must be (C, H, W) or (B, C, H, W), "
-                f"got {images.dim()} dimensions: {tuple(images.shape)}."
-            )
+        if not isinstance(images, Tensor) or images.dim() not in (3, 4):
+            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"images must be a (C, H, W) or (B, C, H, W) tensor, got {got}.")
         count = images.shape[0] if images.dim() == 4 else 1
         kept = self.draw(count, images.shape[-2], images.shape[-1]).to(images.device)
         return images * (kept[:, None] if images.dim() == 4 else kept).to(images.dtype)

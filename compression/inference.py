@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compression.data import normalize
 from compression.hardware import autocast_dtype
 from compression.inputs import InputError, whole
-from compression.model import ConvBlock
+from compression.resnet9 import ConvBlock
 
 _CPU_BATCH, _GPU_BATCH = 64, 1024
 _MAX_BATCH = 100_000

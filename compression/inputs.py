@@ -4,7 +4,6 @@ The page, its API and the command line all call the same functions, which call t
 bad input gives the same sentence everywhere. Nothing here repairs or guesses.
 """
 
-import math
 from collections.abc import Collection
 from numbers import Real
 from typing import Any
@@ -36,7 +35,7 @@ def choice(name: str, value: Any, options: Collection[Any]) -> Any:
     """`value` when it is one of `options`; InputError with the list of options otherwise."""
     try:
         known = value in options
-    except TypeError:  # an unhashable value asked of a set or a dict
+    except (TypeError, ValueError, RuntimeError):  # unhashable, or an array without one truth
         known = False
     if not known:
         listed = ", ".join(str(option) for option in options)
@@ -49,12 +48,12 @@ def _sentence(name: str, expected: str, value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """`value` short enough for a sentence: a long text or list is cut."""
+    """`value` on one line, short enough for a sentence: a long text or list is cut."""
     if value is None:
         return "nothing"
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, Real) and value != value:
         return "NaN (not a number)"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -1,7 +1,7 @@
 """The optimizers of a recipe, their one-cycle schedule, and their state as plain tensors.
 
 torch.optim.Muon takes matrices; a convolution's weight (out, in, kh, kw) is given to it as the
-matrix (out, in * kh * kw) that shares its memory.
+matrix (out, kh * kw * in) that shares its memory.
 """
 
 from typing import TYPE_CHECKING
@@ -29,9 +29,12 @@ class _ConvMuon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for weight, matrix in zip(self._weights, self._matrices, strict=True):
-            if weight.grad is not None:
-                matrix.grad = _as_matrix(weight.grad.contiguous(memory_format=torch.channels_last))
+            matrix.grad = None if weight.grad is None else _as_matrix(_channels_last(weight.grad))
         super().step(closure)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
@@ -56,8 +59,9 @@ def build_optimizers(model: nn.Module, config: "TrainConfig") -> list[torch.opti
         optimizers.append(_ConvMuon(convolutions, config))
     else:
         groups[0]["params"] = convolutions + matrices
+    momentum = config.sgd_momentum
     optimizers.append(
-        torch.optim.SGD(groups, lr=config.sgd_lr, momentum=config.sgd_momentum, nesterov=True)
+        torch.optim.SGD(groups, lr=config.sgd_lr, momentum=momentum, nesterov=momentum > 0)
     )
     return optimizers
 
@@ -97,5 +101,7 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[st
         for key, value in tensors.items():
             owner, index, name = key.split(".", 2)
             if owner == f"optimizer{k}":
-                entries.setdefault(int(index), {})[name] = value
+                entries.setdefault(int(index), {})[name] = (
+                    _channels_last(value) if value.dim() == 4 else value
+                )
         optimizer.load_state_dict({**state, "state": entries})

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",

@@ -1,16 +1,18 @@
 """The state of a training run after an epoch, in a file from which a killed run goes on."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compression.inputs import InputError
+from compression.inputs import InputError, shown
 from compression.optimizer import restore_optimizers, save_optimizers
 
 
@@ -27,11 +29,12 @@ class Progress:
 class ResumeFile:
     """The state of a run after an epoch, as safetensors: weights, momenta, best weights, progress.
 
-    Written beside itself and renamed, so a kill while writing leaves the epoch before.
+    Written beside itself and renamed, so a kill while writing leaves the epoch before. It goes
+    with one recipe and one start: the digest of what `digest_of` was given.
     """
 
-    def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
-        self.path, self.recipe = path, json.dumps(recipe, sort_keys=True)
+    def __init__(self, path: Path, recipe: dict[str, Any], start: str) -> None:
+        self.path, self.recipe, self.start = path, json.dumps(recipe, sort_keys=True), start
 
     def exists(self) -> bool:
         """Whether there is a state to go on from."""
@@ -49,25 +52,20 @@ class ResumeFile:
         for prefix, source in (("model", model), ("best", best_model)):
             for name, value in source.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.contiguous()
+        metadata = {"recipe": self.recipe, "start": self.start}
         beside = self.path.with_name(self.path.name + ".part")
-        save_file(
-            tensors, beside, {"recipe": self.recipe, "progress": json.dumps(asdict(progress))}
-        )
+        save_file(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
         beside.replace(self.path)
 
     def load(
         self, model: nn.Module, best_model: nn.Module, optimizers: list[torch.optim.Optimizer]
     ) -> "Progress":
-        """Put the state back in place; InputError for a file of another recipe."""
-        device = next(model.parameters()).device
-        with safe_open(self.path, "pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata.get("recipe") != self.recipe:
-            raise InputError(
-                f"resume file {self.path} must be of this recipe, got another one: "
-                "remove it to start anew."
-            )
+        """Put the state back in place; InputError for a damaged file, or one of another run."""
+        metadata, tensors = self._read(str(next(model.parameters()).device))
+        for name, mine in (("recipe", self.recipe), ("start", self.start)):
+            if metadata.get(name, mine) != mine:
+                what = {"recipe": "recipe", "start": "model, masks and images"}[name]
+                raise self._error(f"of this {what}", "another one")
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
             owner, rest = name.split(".", 1)
@@ -81,6 +79,29 @@ class ResumeFile:
         progress = json.loads(metadata["progress"])
         return Progress(**progress | {"history": tuple(progress["history"])})
 
+    def _read(self, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+        try:
+            with safe_open(self.path, "pt", device=device) as file:
+                metadata = file.metadata() or {}
+                if not {"recipe", "progress"} <= metadata.keys():
+                    raise self._error("the state of a run", "another safetensors file")
+                return metadata, {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise self._error("whole", shown(str(error))) from error
+
+    def _error(self, expected: str, got: str) -> InputError:
+        return InputError(
+            f"resume file {self.path} must be {expected}, got {got}: remove it to start anew."
+        )
+
     def remove(self) -> None:
         """The run has ended: nothing to go on from."""
         self.path.unlink(missing_ok=True)
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 over the bytes of tensors, in their order: what a run starts from, in one word."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

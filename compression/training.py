@@ -24,7 +24,7 @@ from compression.gridmask import GridMask
 from compression.hardware import autocast_dtype, default_device
 from compression.inputs import InputError, choice, real, whole
 from compression.optimizer import Schedule, build_optimizers
-from compression.resume import Progress, ResumeFile
+from compression.resume import Progress, ResumeFile, digest_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class GridMaskConfig:
     rotate: float = 360.0
     probability: float = 0.5
     ramp_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        self.transform()
+
+    def transform(self) -> GridMask:
+        """The transform itself; InputError where `GridMask` raises it."""
+        return GridMask(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,9 @@ def train(
     masks: layer name -> bool tensor of the weight's shape, True where the weight is kept; the rest
     is exactly zero after every step. constraint: instead of masks, what makes a Constraint for the
     copy that is trained. resume: a file that keeps the state after each epoch, and from
-    which a killed run of the same config goes on; it is removed at the end. Raises InputError for
-    empty image sets, unknown layers, masks of other shapes, and a resume file of another recipe.
+    which a killed run of the same config goes on; it is removed once the last epoch's result has
+    been taken and the generator goes on. Raises InputError for empty image sets, unknown layers,
+    masks of other shapes, and a resume file that is damaged or of another run.
     """
     config = config or TrainConfig()
     for name, images in (("train_set", train_set), ("validation_set", validation_set)):
@@ -138,11 +146,13 @@ def train(
             raise InputError(f"{name} must hold at least one image, got none.")
     bind = constraint or (lambda copied: HeldMasks(copied, masks or {}))
     run = _Run(model, train_set, config, bind, torch.device(device or default_device()))
-    state = ResumeFile(Path(resume), asdict(config)) if resume else None
+    state = run.resume_file(resume, (train_set, validation_set)) if resume else None
     best_model = copy.deepcopy(run.model).eval()
     done = Progress()
     if state and state.exists():
         done = state.load(run.model, best_model, run.optimizers)
+        if done.epoch == config.epochs:  # killed after its last epoch, before anybody had it
+            yield _result(done, config, best_model)
     for epoch in range(done.epoch + 1, config.epochs + 1):
         started = time.perf_counter()
         train_loss = run.epoch(epoch)
@@ -160,16 +170,20 @@ def train(
         done = Progress(epoch, *best, (*done.history, asdict(row)))
         if state:
             state.save(run.model, best_model, run.optimizers, done)
-        yield EpochResult(
-            **asdict(row),
-            epochs=config.epochs,
-            best_accuracy=done.best_accuracy,
-            best_epoch=done.best_epoch,
-            best_model=best_model,
-            history=done.history,
-        )
+        yield _result(done, config, best_model)
     if state:
         state.remove()
+
+
+def _result(done: Progress, config: TrainConfig, best_model: nn.Module) -> EpochResult:
+    return EpochResult(
+        **done.history[-1],  # pyright: ignore[reportArgumentType] (the epoch is whole)
+        epochs=config.epochs,
+        best_accuracy=done.best_accuracy,
+        best_epoch=done.best_epoch,
+        best_model=best_model,
+        history=done.history,
+    )
 
 
 def fine_tune(
@@ -202,7 +216,7 @@ class _Run:
         self.model = copy.deepcopy(model).to(device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.constraint = bind(self.model)
-        gridmask = GridMask(**asdict(config.gridmask)) if config.gridmask else None
+        gridmask = config.gridmask.transform() if config.gridmask else None
         self.batches = Batches(
             train_set,
             batch_size=config.batch_size,
@@ -217,6 +231,11 @@ class _Run:
         self.optimizers = build_optimizers(self.model, config)
         self.schedule = Schedule(self.optimizers, steps, config.warmup)
         self.learning_rate = 0.0
+
+    def resume_file(self, path: str | Path, sets: tuple[ImageSet, ...]) -> ResumeFile:
+        """The file for the state of this run, as long as the model is as it was given."""
+        start = digest_of([*self.model.state_dict().values(), *(images.labels for images in sets)])
+        return ResumeFile(Path(path), asdict(self.config), start)
 
     @torch.enable_grad()
     def epoch(self, epoch: int) -> float:
@@ -239,7 +258,7 @@ class _Run:
             self.constraint.after_step()
             total += loss.detach() * len(labels)
         self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
-        return total.item() / self.batches.images
+        return total.item() / (len(self.batches) * self.batches.batch_size)
 
 
 @torch.inference_mode()

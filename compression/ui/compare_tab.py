@@ -40,7 +40,8 @@ HEAD = [
 
 def all_keys(explorer: Explorer, session: Session) -> list[str]:
     """Shipped models, the visit's own dense model, and what was made, each once."""
-    return list(dict.fromkeys([*SHIPPED, session.start, *session.made]))
+    shipped = [explorer.key_of(name, session.source) for name in SHIPPED]
+    return list(dict.fromkeys([*shipped, session.start, *session.made]))
 
 
 def variants_of(explorer: Explorer, session: Session) -> list["Variant"]:
@@ -63,7 +64,7 @@ def compare(explorer: Explorer, session: Session) -> tuple[Any, ...]:
         html.table(HEAD, [_table_row(variant) for variant in variants]),
         plots.size_against_accuracy(variants),
         plots.per_class_accuracy(variants),
-        _disagreements(explorer, variants),
+        _disagreements(explorer, session, variants),
         _file("comparison.csv", compression.to_csv(variants)),
         _file("comparison.json", compression.to_json(variants)),
     )
@@ -92,8 +93,8 @@ def _table_row(variant: "Variant") -> list[str]:
     ]
 
 
-def _disagreements(explorer: Explorer, variants: list["Variant"]) -> str:
-    test_set = explorer.images("test")
+def _disagreements(explorer: Explorer, session: Session, variants: list["Variant"]) -> str:
+    test_set = explorer.images("test", session.source)
     places = compression.disagreements(variants, limit=18)
     if not places:
         return html.empty("All variants give the same answer to every test image.")

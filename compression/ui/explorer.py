@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compression.report import Variant
 
 STORE_CAPACITY = 64
+SOURCES = ("sample", "full")
 # One piece of long work at a time: two at once on two cores would each take twice as long.
 WORK = {"concurrency_id": "work", "concurrency_limit": 1}
 
@@ -29,33 +30,42 @@ class Explorer:
     def __init__(
         self, start: str = SHIPPED[0], source: str = "sample", root: Path | None = None
     ) -> None:
-        self.start, self.source, self.root = start, source, root
+        self.start, self.root = start, root
+        self.source = source if source != "auto" else "full" if self.has_full() else "sample"
         self.preset = DEFAULT_PRESET
         if start not in SHIPPED:
             self.preset = compression.load_checkpoint(start).model.preset
         self._lock = threading.RLock()
-        self._images: dict[str, ImageSet] = {}
+        self._images: dict[tuple[str, str], ImageSet] = {}
         self._shipped: dict[str, Variant] = {}
         self._made: OrderedDict[str, Variant] = OrderedDict()
 
-    def images(self, split: "Split") -> "ImageSet":
-        """A split of the data that the page was started with; loaded once."""
+    def has_full(self) -> bool:
+        """Whether the full CIFAR-10 is there to be measured on."""
+        return compression.is_cached(self.root)
+
+    def images(self, split: "Split", source: str) -> "ImageSet":
+        """A split of the sample or the full set; loaded once."""
         with self._lock:
-            if split not in self._images:
-                self._images[split] = compression.load_cifar10(split, self.source, self.root)
-            return self._images[split]
+            if (split, source) not in self._images:
+                self._images[split, source] = compression.load_cifar10(split, source, self.root)
+            return self._images[split, source]
+
+    def key_of(self, name: str, source: str) -> str:
+        """The key of a shipped model, or of the starting one, measured on these images."""
+        return f"{source}:{name}"
 
     def variant(self, key: str) -> "Variant":
-        """A shipped or starting model by its name, or a visitor's variant by its key."""
+        """A shipped or starting model by its `key_of`, or a visitor's variant by its key."""
         with self._lock:
             if key in self._made:
                 self._made.move_to_end(key)
                 return self._made[key]
-            if key in (*SHIPPED, self.start):
+            source, _, name = key.partition(":")
+            if source in SOURCES and name in (*SHIPPED, self.start):
                 if key not in self._shipped:
-                    self._shipped[key] = self._measure_dense(
-                        key, key.removeprefix(f"{DEFAULT_PRESET}/")
-                    )
+                    short = name.removeprefix(f"{DEFAULT_PRESET}/")
+                    self._shipped[key] = self._measure(name, short, source)
                 return self._shipped[key]
         raise InputError(
             "The variant must still be in the server's memory, got one that has been dropped to "
@@ -71,23 +81,16 @@ class Explorer:
                 self._made.popitem(last=False)
         return key
 
-    def upload(self, path: str) -> str:
+    def upload(self, path: str, source: str) -> str:
         """Check and measure a visitor's checkpoint file; returns its key."""
-        return self.put(self._measure_dense(path, f"uploaded {Path(path).stem}"[:40]))
+        return self.put(self._measure(path, f"uploaded {Path(path).stem}"[:40], source))
 
     def warm_up(self) -> None:
         """Load torch, the data and the starting model, so that the first click need not wait."""
-        self.images("validation")
-        self.variant(self.start)
+        self.images("validation", self.source)
+        self.variant(self.key_of(self.start, self.source))
 
-    def _measure_dense(self, path: str, name: str) -> "Variant":
-        checkpoint = compression.load_checkpoint(path)
-        masks = {
-            layer: module.weight != 0
-            for layer, module in compression.prunable_layers(checkpoint.model).items()
-            if bool((module.weight == 0).any())
-        }
-        steps = [str(step) for step in checkpoint.metadata.get("steps", [])][:20]
-        return compression.make_variant(
-            name, steps or ["as trained"], checkpoint.model, self.images("test"), masks=masks
+    def _measure(self, path: str, name: str, source: str) -> "Variant":
+        return compression.variant_of_checkpoint(
+            name, compression.load_checkpoint(path), self.images("test", source)
         )

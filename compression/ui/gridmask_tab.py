@@ -42,7 +42,7 @@ def show_grid(
     """Original, mask and result side by side, with the formula's kept fraction and the true one."""
     original = upload
     if original is None:
-        original = sample_picture(explorer.images("validation"), class_name, number)
+        original = sample_picture(explorer.images("validation", "sample"), class_name, number)
     height, width = original.shape[:2]
     mask = compression.grid_mask(
         height, width, d=d, ratio=ratio, delta_x=delta_x, delta_y=delta_y, angle=angle,
@@ -88,7 +88,7 @@ def draw_gallery(
     seed: float,
 ) -> str:
     """Twelve images of the class as training would see them, each with its own random grid."""
-    images = explorer.images("validation")
+    images = explorer.images("validation", "sample")
     grids = compression.GridMask(
         (d_low, d_high),  # pyright: ignore[reportArgumentType] (checked there)
         ratio, rotate, probability, seed=whole("seed", seed, 0, 2**31 - 1),

@@ -90,7 +90,7 @@ def prune_layers(explorer: Explorer, session: Session, rows: object) -> Iterator
         name,
         (*start.steps, f"pruned to {pruned.sparsity:.1%} zeros"),
         pruned.model,
-        explorer.images("test"),
+        explorer.images("test", session.source),
         masks=pruned.masks,
     )
     session = session.with_cut(explorer.put(variant))
@@ -105,7 +105,7 @@ def prune_layers(explorer: Explorer, session: Session, rows: object) -> Iterator
 def recalibrate(explorer: Explorer, session: Session) -> Iterator[Answer]:
     """Re-estimate batch norm of the pruned model on training images."""
     before = _pruned(explorer, session)
-    train_set = explorer.images("train")
+    train_set = explorer.images("train", session.source)
     text = f"Passing {len(train_set):,} training images through the pruned model ..."
     yield gr.skip(), html.status(text, 0.4), gr.skip(), gr.skip()
     model = compression.recalibrate_batch_norm(before.model, train_set.images)
@@ -119,14 +119,18 @@ def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer
     before = _pruned(explorer, session)
     epochs = whole("epochs", epochs, 1, 20)
     config = dataclasses.replace(compression.FINE_TUNE, epochs=epochs)
-    validation = explorer.images("validation")
+    validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE
     pruned = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before fine-tuning": pruned.accuracy}
     rows: list[Any] = []
     yield gr.skip(), html.status(f"Epoch 1 of {epochs} ...", 0.02), gr.skip(), NO_CURVE
     for epoch in compression.fine_tune(
-        before.model, explorer.images("train"), validation, config, masks=before.masks
+        before.model,
+        explorer.images("train", session.source),
+        validation,
+        config,
+        masks=before.masks,
     ):
         rows.append(epoch)
         text = (
@@ -161,7 +165,7 @@ def _keep(
         f"{before.name} · {tag}",
         (*before.steps, step),
         model,
-        explorer.images("test"),
+        explorer.images("test", session.source),
         masks=before.masks,
     )
     return session.with_pruned(explorer.put(variant))

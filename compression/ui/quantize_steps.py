@@ -69,7 +69,7 @@ def quantize_layers(
         f"{before.name} · {label}",
         (*before.steps, f"k-means quantized to {label}"),
         quantized.model,
-        explorer.images("test"),
+        explorer.images("test", session.source),
         masks=quantized.masks,
         layers=quantized.layers,
     )
@@ -102,13 +102,13 @@ def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answe
     before = _quantized(explorer, session)
     epochs = whole("epochs", epochs, 1, 20)
     config = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
-    validation = explorer.images("validation")
+    validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status(f"Epoch 1 of {epochs} ...", 0.02), gr.skip(), NO_CURVE, gr.skip()
     start = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before training": start.accuracy}
     rows: list[Any] = []
     for epoch in compression.train_centroids(
-        before.as_quantized(), explorer.images("train"), validation, config
+        before.as_quantized(), explorer.images("train", session.source), validation, config
     ):
         rows.append(epoch)
         text = f"Epoch {epoch.epoch} of {epochs}: {epoch.accuracy:.2%} on the validation images"
@@ -120,7 +120,7 @@ def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answe
         f"{before.name} · trained",
         (*before.steps, step),
         best.model,
-        explorer.images("test"),
+        explorer.images("test", session.source),
         masks=best.masks,
         layers=best.layers,
     )

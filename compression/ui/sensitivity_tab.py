@@ -49,7 +49,7 @@ def run_scan(
         raise InputError("At least one sparsity level is expected, got none.")
     layers = [choice("layer", layer, known) for layer in layers]
     fractions = [real("level", level, 0, 100, "%") / 100 for level in levels]
-    images = explorer.images("validation")
+    images = explorer.images("validation", session.source)
     images = images.head(whole("images", count, 50, len(images)))
     max_drop = real("tolerated drop", max_drop, 0, 100, "points") / 100
     dense = compression.evaluate(model, images.images, images.labels)
@@ -117,11 +117,11 @@ def _file(points: Sequence["SensitivityPoint"]) -> str:
 def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[Any, ...]:
     """The recorded scan of a shipped model, or an invitation; and the model's layers."""
     names = list(compression.prunable_layers(explorer.variant(session.start).model))
-    scanned = recorded_scan(session.start)
+    scanned = recorded_scan(session.start.partition(":")[2])
     text = ""
     if scanned:
         text = (
-            f"Recorded scan of {session.start}: {scanned['images']:,} validation images, "
+            f"Recorded scan of {scanned['model']}: {scanned['images']:,} validation images, "
             f"{scanned['precision']}. Press Scan to measure it here."
         )
     layers = gr.update(choices=names, value=names)

@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Session:
-    """start: key of the dense model; made: keys of this visit's variants, oldest first.
+    """start: key of the dense model; source: `sample` or `full`, the images that are measured on.
+
+    made: keys of this visit's variants, oldest first.
 
     cut: the variant as pruning left it; pruned: the latest after it (recalibrated, fine-tuned);
     quantized: the latest quantized one, and unquantized what it was made from. latency: what this
@@ -17,6 +19,7 @@ class Session:
     """
 
     start: str
+    source: str = "sample"
     made: tuple[str, ...] = ()
     cut: str | None = None
     pruned: str | None = None
@@ -26,7 +29,7 @@ class Session:
 
     def with_start(self, key: str) -> "Session":
         """Another dense model; what was made from the one before stays in the comparison."""
-        return Session(key, made=self.made, latency=self.latency)
+        return Session(key, self.source, made=self.made, latency=self.latency)
 
     def with_cut(self, key: str) -> "Session":
         """A newly pruned variant."""
@@ -46,4 +49,4 @@ class Session:
 
     def cleared(self) -> "Session":
         """The visit as it began, from the same dense model."""
-        return Session(self.start)
+        return Session(self.start, self.source)

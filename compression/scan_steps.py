@@ -1,0 +1,95 @@
+"""A ResNet-9 as a list of steps, one a prunable layer, so that a run can begin at any of them.
+
+Batch norm is folded in; each step ends with its bias, pool and ReLU. The pool comes before the
+ReLU, which gives the same numbers and leaves a quarter of them to the ReLU. The last linear layer
+runs in float32 whatever the precision: it costs nothing, and bfloat16 logits would tie too often.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compression.inference import fold_batch_norm
+from compression.resnet9 import ConvBlock, Residual, ResNet9, prunable_layers
+
+
+@dataclass(frozen=True)
+class State:
+    """What flows between steps: activations (n, C, H, W) or features (n, F), and the residual's
+    identity (n, C, H, W) between its two convolutions. Channels-last memory."""
+
+    x: Tensor
+    skip: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "State":
+        return State(self.x.to(dtype), None if self.skip is None else self.skip.to(dtype))
+
+    def rows(self, start: int, stop: int) -> "State":
+        """The images start..stop, sharing memory."""
+        return State(self.x[start:stop], None if self.skip is None else self.skip[start:stop])
+
+    def select(self, index: Tensor) -> "State":
+        """The images whose rows `index` names, (k,) int64 on the same device."""
+        skip = None if self.skip is None else self.skip.index_select(0, index)
+        return State(self.x.index_select(0, index), skip)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One folded layer: float32 weight and bias, and what stands around it."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    relu: bool = True
+    pool: bool = False
+    begins_residual: bool = False
+    ends_residual: bool = False
+
+    def run(self, state: State, weight: Tensor, bias: Tensor) -> State:
+        """The state behind this layer, computed with `weight` and `bias` in place of its own."""
+        if weight.dim() == 2:
+            return State(self._linear(state.x, weight, bias))
+        y = functional.conv2d(state.x, weight, bias, padding=1)
+        if self.pool:
+            y = functional.max_pool2d(y, 2)
+        y.relu_()
+        if self.ends_residual:
+            assert state.skip is not None
+            y += state.skip
+        return State(y, state.x if self.begins_residual else None)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if x.dim() == 4:
+            x = functional.adaptive_max_pool2d(x, 1).flatten(1)
+        y = functional.linear(x.to(weight.dtype), weight, bias)
+        return y.relu_() if self.relu else y
+
+
+def steps_of(model: ResNet9) -> tuple[Step, ...]:
+    """The model's steps in order, named as in `prunable_layers`; the model stays as it is."""
+    folded = fold_batch_norm(model)
+    assert isinstance(folded, ResNet9)
+    steps: list[Step] = []
+    for name, stage in folded.stages():
+        if isinstance(stage, Residual):
+            steps.append(_step(f"{name}.first", stage.first, begins_residual=True))
+            steps.append(_step(f"{name}.second", stage.second, ends_residual=True))
+        else:
+            assert isinstance(stage, ConvBlock)
+            steps.append(_step(name, stage))
+    for name in ("hidden", "linear"):
+        if hasattr(folded, name):
+            layer = getattr(folded, name)
+            steps.append(Step(name, layer.weight.detach(), layer.bias, relu=name == "hidden"))
+    assert [step.name for step in steps] == list(prunable_layers(model))
+    return tuple(steps)
+
+
+def _step(name: str, block: ConvBlock, *, begins_residual=False, ends_residual=False) -> Step:
+    assert block.conv.bias is not None
+    pool = isinstance(block.pool, torch.nn.MaxPool2d)
+    weight, bias = block.conv.weight.detach(), block.conv.bias.detach()
+    return Step(name, weight, bias, True, pool, begins_residual, ends_residual)
