@@ -1,0 +1,99 @@
+"""Rows, files and disagreements of variants, on models small enough to count by hand."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from compression.data import load_cifar10
+from compression.inputs import InputError
+from compression.latency import Latency
+from compression.model import Checkpoint, build_model, prunable_layers
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.report import (
+    disagreements,
+    make_variant,
+    row_of,
+    to_csv,
+    to_json,
+    variant_of_checkpoint,
+    with_latency,
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_cifar10("test", "sample").head(40)
+
+
+@pytest.fixture(scope="module")
+def dense(images):
+    return make_variant("dense", ["as trained"], build_model(seed=0).eval(), images)
+
+
+@pytest.fixture(scope="module")
+def small(images):
+    pruned = prune(build_model(seed=0).eval(), {"res2.first": 0.5})
+    quantized = quantize(pruned.model, {"res2.first": 2, "linear": 4}, pruned.masks)
+    return make_variant(
+        "small", ["pruned", "quantized"], quantized.model, images,
+        masks=quantized.masks, layers=quantized.layers,
+    )  # fmt: skip
+
+
+def test_row_holds_plain_numbers(dense, small):
+    row = row_of(small)
+    assert row["variant"] == "small" and row["steps"] == "pruned; quantized"
+    assert row["dense_bytes"] == 4 * 1_646_122
+    assert row["nonzero_parameters"] == row_of(dense)["nonzero_parameters"] - 589_824 // 2
+    assert row["counted_bytes"] == small.size.stored_bytes
+    assert row["times_smaller"] == pytest.approx(4 * 1_646_122 / small.size.stored_bytes)
+    assert row_of(dense)["report_quantized_bytes"] is None
+
+
+def test_csv_and_json_say_the_same(dense, small):
+    timed = with_latency(small, [Latency(1, 2.0, 1.5, 3.0, 5, 2, "cpu")])
+    rows = list(csv.DictReader(io.StringIO(to_csv([dense, timed]))))
+    listed = json.loads(to_json([dense, timed]))
+    assert [row["variant"] for row in rows] == ["dense", "small"]
+    assert float(rows[1]["accuracy"]) == listed[1]["accuracy"] == small.evaluation.accuracy
+    assert rows[0]["batch1_median_ms"] == "" and float(rows[1]["batch1_median_ms"]) == 2.0
+    assert sum(entry["support"] for entry in listed[0]["classes"].values()) == 40
+
+
+def test_disagreements_are_ordered_by_how_varied_the_answers_are(dense):
+    def answering(name, predictions):
+        evaluation = replace(dense.evaluation, predictions=torch.tensor(predictions), total=4)
+        return replace(dense, name=name, evaluation=evaluation)
+
+    variants = [
+        answering("a", [1, 1, 1, 1]), answering("b", [1, 2, 1, 2]), answering("c", [1, 2, 1, 3])
+    ]  # fmt: skip
+    assert disagreements(variants) == [3, 1]
+    assert disagreements(variants, limit=1) == [3]
+    assert disagreements(variants[:1]) == []
+    other = replace(dense, evaluation=replace(dense.evaluation, total=5))
+    with pytest.raises(InputError, match="must be measured on the same test images.*got 4, 5"):
+        disagreements([variants[0], other])
+
+
+def test_checkpoint_file_gives_back_masks_and_codebooks(small, images):
+    metadata = {"steps": ["pruned"], "bits": {"res2.first": 2, "linear": 4, "conv1": 2}}
+    found = variant_of_checkpoint("file", Checkpoint(small.model, metadata), images)
+    assert set(found.masks) == {"res2.first"}
+    assert torch.equal(found.masks["res2.first"], small.masks["res2.first"])
+    assert set(found.layers) == {"res2.first", "linear"}  # conv1 holds more than 4 values
+    for name, layer in found.layers.items():
+        assert torch.equal(layer.weight(), prunable_layers(small.model)[name].weight)
+    assert found.size == small.size
+    assert found.steps == ("pruned",)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"steps": 3, "bits": "four"}, {"bits": {"conv1": None}}])
+def test_checkpoint_metadata_of_odd_types_is_passed_over(small, images, metadata):
+    found = variant_of_checkpoint("file", Checkpoint(small.model, metadata), images)
+    assert found.steps == ("as trained",) and found.layers == {}

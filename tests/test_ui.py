@@ -1,0 +1,174 @@
+"""The page's handlers without a browser: uploads, tables, sessions, the store, pieces of HTML."""
+
+import base64
+import io
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from compression.inputs import InputError
+from compression.presets import layer_names
+from compression.ui import explorer as explorer_module
+from compression.ui import gridmask_tab, html, prune_steps, quantize_steps
+from compression.ui.explorer import Explorer
+from compression.ui.guard import guarded
+from compression.ui.pictures import read_upload, sample_picture
+from compression.ui.session import Session
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return Explorer()
+
+
+def saved(tmp_path, image: Image.Image, name: str, **options):
+    image.save(tmp_path / name, **options)
+    return str(tmp_path / name)
+
+
+def test_upload_keeps_pixels_and_says_what_was_changed(tmp_path):
+    picture = read_upload(saved(tmp_path, Image.new("RGB", (40, 30), (9, 8, 7)), "a.png"))
+    assert picture.pixels.shape == (30, 40, 3) and (picture.pixels == (9, 8, 7)).all()
+    assert picture.remark == ""
+    grey = read_upload(saved(tmp_path, Image.new("L", (5, 5), 100), "grey.png"))
+    assert "grey" in grey.remark and (grey.pixels == 100).all()
+    clear = read_upload(saved(tmp_path, Image.new("RGBA", (5, 5), (0, 0, 0, 0)), "clear.png"))
+    assert "transparency" in clear.remark and (clear.pixels == 255).all()
+    wide = read_upload(saved(tmp_path, Image.new("RGB", (1024, 512)), "wide.png"))
+    assert wide.pixels.shape == (128, 256, 3)
+
+
+def test_upload_that_is_no_usable_picture_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match="must be a picture .* got a file that is none"):
+        read_upload(str(tmp_path / "text.png"))
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    whole = saved(tmp_path, Image.fromarray(noise), "whole.png")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(whole).read_bytes()[:8000])
+    with pytest.raises(InputError, match="must be whole, got one that is damaged"):
+        read_upload(str(cut))
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
+    moving = saved(tmp_path, frames[0], "m.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="got an animation of 3 frames"):
+        read_upload(moving)
+    with pytest.raises(InputError, match="at most 6000 x 6000 pixels, got 6001 x 1"):
+        read_upload(saved(tmp_path, Image.new("L", (6001, 1)), "long.png"))
+    monkeypatch.setattr("compression.ui.pictures.MAX_UPLOAD_BYTES", 10)
+    with pytest.raises(InputError, match="must be at most 0 MiB, got 0.0 MiB"):
+        read_upload(str(cut))
+
+
+def test_sample_picture_counts_within_the_class(explorer):
+    images = explorer.images("validation", "sample")
+    place = (images.labels == 3).nonzero()[1].item()
+    assert (sample_picture(images, "cat", 2) == images.images[place].numpy()).all()
+    with pytest.raises(InputError, match="image number must be a whole number from 1 to 200"):
+        sample_picture(images, "cat", 201)
+
+
+def test_grid_picture_is_the_image_times_the_mask(explorer):
+    shown = gridmask_tab.show_grid(explorer, None, "cat", 1, 8, 0.5, 0, 0, 0, False)
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(part.split('"')[0]))))
+        for part in shown.split("base64,")[1:]
+    ]
+    original, mask, result = pictures
+    assert (mask[:4] == 255).all() and (mask[4:8, 4:8] == 0).all()
+    assert (result == original * (mask[:, :, None] // 255)).all()
+    assert "75.0% kept here; formula 75.0%" in shown
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"), [("50", 0.5), ("50 %", 0.5), (12.5, 0.125), ("12,5", 0.125), (0, 0.0)]
+)
+def test_prune_table_reads_what_people_write(cell, value):
+    assert prune_steps.read_table([["conv1", 864, cell]]) == {"conv1": value}
+    assert prune_steps.read_table({"data": [["conv1", 864, cell]]}) == {"conv1": value}
+
+
+@pytest.mark.parametrize("cell", ["half", None, "", 101, -1, float("nan")])
+def test_prune_table_refuses_what_is_no_percentage(cell):
+    with pytest.raises(InputError, match="sparsity of conv1 must be a number from 0 to 100 %, got"):
+        prune_steps.read_table([["conv1", 864, cell]])
+
+
+@pytest.mark.parametrize("rows", [None, [], "conv1", [1], [["conv1", 1]]])
+def test_prune_table_of_another_form_is_refused(rows):
+    with pytest.raises(InputError, match="must (have a row for each layer|be layer, weights and)"):
+        prune_steps.read_table(rows)
+
+
+def test_bits_come_from_the_common_width_and_the_table():
+    rows = [["conv1", "8"], ["conv2", ""], ["linear", None], ["conv3", 3.0]]
+    assert quantize_steps.read_bits(4, rows) == {"conv1": 8, "conv2": 4, "linear": 4, "conv3": 3}
+    with pytest.raises(InputError, match="bits of conv1 must be a whole number from 1 to 8, got"):
+        quantize_steps.read_bits(4, [["conv1", "9"]])
+    with pytest.raises(InputError, match="bits of conv1 must be a whole number .* got 'few'"):
+        quantize_steps.read_bits(4, [["conv1", "few"]])
+    with pytest.raises(InputError, match="bits must be one of 8, 4, 2, got 3"):
+        quantize_steps.read_bits(3, [["conv1", ""]])
+
+
+def test_session_moves_on_without_changing_the_one_before():
+    first = Session("a")
+    cut = first.with_cut("b")
+    tuned = cut.with_pruned("c").with_quantized("d", before="c")
+    assert (first.made, cut.cut, cut.pruned) == ((), "b", "b")
+    assert (tuned.made, tuned.cut, tuned.pruned) == (("b", "c", "d"), "b", "c")
+    assert (tuned.quantized, tuned.unquantized) == ("d", "c")
+    other = tuned.with_start("e")
+    assert (other.start, other.made, other.pruned, other.quantized) == ("e", tuned.made, None, None)
+    assert tuned.cleared() == Session("a")
+
+
+def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 2)
+    explorer = Explorer()
+    keys = [explorer.put(name) for name in ("first", "second")]  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) == "first"
+    explorer.put("third")  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) == "first"
+    with pytest.raises(InputError, match="has been dropped to make room: make it again"):
+        explorer.variant(keys[1])
+    assert len(set(keys)) == 2 and all(len(key) >= 20 for key in keys)
+
+
+def test_a_file_is_never_loaded_by_its_key():
+    with pytest.raises(InputError, match="must still be in the server's memory"):
+        Explorer().variant("sample:/etc/passwd")
+
+
+def test_guard_turns_a_mistake_into_the_pages_message():
+    def handler():
+        raise InputError("d must be 3, got 4.")
+
+    def stream():
+        yield 1
+        raise InputError("d must be 3, got 4.")
+
+    with pytest.raises(gr.Error, match="d must be 3, got 4."):
+        guarded(handler)()
+    steps = guarded(stream)()
+    assert next(steps) == 1
+    with pytest.raises(gr.Error, match="d must be 3, got 4."):
+        next(steps)
+
+
+def test_html_escapes_what_a_visitor_named():
+    assert "<script>" not in html.cards([html.Card("<script>", "<script>", "<script>")])
+    assert "<script>" not in html.table(["<script>"], [["<script>|<script>"]])
+    assert "<script>" not in html.status("<script>") + html.note("<script>") + html.empty(
+        "<script>"
+    )
+
+
+def test_sizes_are_told_in_the_unit_that_fits():
+    assert [html.size(n) for n in (96, 1536, 2**20 * 3 // 2)] == ["96 bytes", "1.5 KiB", "1.50 MiB"]
+
+
+def test_layer_names_are_those_of_the_models():
+    assert layer_names("resnet9-s")[0] == "conv1" and len(layer_names("resnet9-s")) == 9
