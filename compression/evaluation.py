@@ -1,9 +1,8 @@
 """What a model is worth: top-1 accuracy with its interval, the per-class report, MACs, parameters.
 
 The interval is Wilson's (1927), which stays inside 0..1 and is right for small numbers too.
-Precision, recall and F1 follow from the confusion matrix, as scikit-learn computes them. MACs are
-thop's count for one image: multiply-accumulates, which thop and the course report call FLOPs.
-Accuracies are fractions, 0 to 1.
+Precision, recall and F1 are scikit-learn's. MACs are thop's count for one image: multiply-
+accumulates, which thop and the course report call FLOPs. Accuracies are fractions, 0 to 1.
 """
 
 import copy
@@ -120,7 +119,7 @@ def evaluate(
     confusion = confusion_matrix(labels, predictions)
     correct, total = int(confusion.trace()), len(labels)
     low, high = wilson_interval(correct, total)
-    per_class = class_report(confusion)
+    per_class, macro, weighted = class_report(labels, predictions)
     return Evaluation(
         accuracy=correct / total,
         low=low,
@@ -130,8 +129,8 @@ def evaluate(
         loss=functional.cross_entropy(logits, labels).item(),
         classes=CIFAR10_CLASSES,
         per_class=per_class,
-        macro=_average(per_class, confusion, weighted=False),
-        weighted=_average(per_class, confusion, weighted=True),
+        macro=macro,
+        weighted=weighted,
         confusion=confusion,
         predictions=predictions,
         inference_seconds=seconds,
@@ -173,33 +172,30 @@ def confusion_matrix(labels: Tensor, predictions: Tensor) -> Tensor:
     return cells.view(_CLASSES, _CLASSES)
 
 
-def class_report(confusion: Tensor) -> tuple[ClassReport, ...]:
-    """(10, 10) counts, row = true class -> a report a class; a ratio over nothing is 0."""
-    hits, support, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    return tuple(
-        ClassReport(
-            name,
-            _ratio(int(hits[k]), int(claimed[k])),
-            _ratio(int(hits[k]), int(support[k])),
-            _ratio(2 * int(hits[k]), int(support[k] + claimed[k])),
-            int(support[k]),
-        )
-        for k, name in enumerate(CIFAR10_CLASSES)
+def class_report(
+    labels: Tensor, predictions: Tensor
+) -> tuple[tuple[ClassReport, ...], Averages, Averages]:
+    """(N,) and (N,) int64 in 0..9 -> a report a class, the macro and the weighted averages.
+
+    By scikit-learn; a ratio over nothing is 0, and the averages are over the classes that occur.
+    """
+    from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415 (slow to import)
+
+    truth, said = labels.numpy(), predictions.numpy()
+    every = range(_CLASSES)
+    columns = precision_recall_fscore_support(truth, said, labels=every, zero_division=0)
+    per_class = tuple(
+        ClassReport(name, float(precision), float(recall), float(f1), int(support))
+        for name, precision, recall, f1, support in zip(CIFAR10_CLASSES, *columns, strict=True)
     )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def _average(per_class: tuple[ClassReport, ...], confusion: Tensor, *, weighted: bool) -> Averages:
-    """Averages over the classes that occur, evenly or by support."""
-    occurs = (confusion.sum(0) + confusion.sum(1)) > 0
-    shares = confusion.sum(1).double() if weighted else occurs.double()
-    shares = shares / shares.sum()
-    table = torch.tensor([(c.precision, c.recall, c.f1) for c in per_class], dtype=torch.float64)
-    precision, recall, f1 = (shares @ table).tolist()
-    return Averages(precision, recall, f1)
+    macro, weighted = (
+        Averages(*(float(value) for value in averages[:3]))
+        for averages in (
+            precision_recall_fscore_support(truth, said, average=kind, zero_division=0)
+            for kind in ("macro", "weighted")
+        )
+    )
+    return per_class, macro, weighted
 
 
 def measure_complexity(model: nn.Module) -> Complexity:
