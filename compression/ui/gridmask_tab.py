@@ -6,7 +6,7 @@ import gradio as gr
 import numpy as np
 
 import compression
-from compression.inputs import whole
+from compression.inputs import choice, whole
 from compression.presets import CIFAR10_CLASSES, SHIPPED
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
@@ -44,6 +44,7 @@ def show_grid(
     if original is None:
         original = sample_picture(explorer.images("validation", "sample"), class_name, number)
     height, width = original.shape[:2]
+    invert = choice("invert", invert, (True, False))
     mask = compression.grid_mask(
         height, width, d=d, ratio=ratio, delta_x=delta_x, delta_y=delta_y, angle=angle,
         invert=invert,

@@ -39,4 +39,19 @@ def build_page(explorer: Explorer) -> gr.Blocks:
                 quantize_tab.build(explorer, session, start)
             with gr.Tab("Compare") as compare:
                 compare_tab.build(explorer, session, compare)
+        _leave_checks_to_the_library(page)
     return page
+
+
+def _leave_checks_to_the_library(page: gr.Blocks) -> None:
+    """Hand values on as they were sent: the handlers check them, with one sentence for all ways in.
+
+    Gradio's own checks have another wording each, and none for a value that is missing.
+    """
+    for block in page.blocks.values():
+        if isinstance(block, gr.Slider | gr.Number | gr.Radio | gr.Dropdown | gr.CheckboxGroup):
+            block.preprocess = _as_sent  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _as_sent(payload: object) -> object:
+    return payload

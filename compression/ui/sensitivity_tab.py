@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import compression
-from compression.inputs import InputError, choice, real, whole
+from compression.inputs import InputError, choice, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import html, plots
 from compression.ui.explorer import WORK, Explorer
@@ -43,10 +43,9 @@ def run_scan(
     """Scan; yields the scan's points so far, status, figure, table and file."""
     model = explorer.variant(session.start).model
     known = compression.prunable_layers(model)
-    if not layers:
-        raise InputError("At least one layer is expected, got none.")
-    if not levels:
-        raise InputError("At least one sparsity level is expected, got none.")
+    for name, chosen in (("layers", layers), ("levels", levels)):
+        if not isinstance(chosen, list) or not chosen:
+            raise InputError(f"{name} must be a list of at least one, got {shown(chosen)}.")
     layers = [choice("layer", layer, known) for layer in layers]
     fractions = [real("level", level, 0, 100, "%") / 100 for level in levels]
     images = explorer.images("validation", session.source)

@@ -32,20 +32,40 @@ GRID = ["cat", 8, 14, 0.4, 0, 0, 0, False]
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        (0, "tiger", "tiger"),
-        (1, 0, "minimum|from 1 to 200"),
-        (2, 1000, "maximum|from 1 to"),
-        (3, 1.5, "maximum|from 0 to 1"),
-        (3, None, "ratio must be a number from 0 to 1, got nothing"),
-        (4, 900, "maximum|from -360 to 360"),
+        (0, "tiger", "class must be one of airplane, .*, got 'tiger'"),
+        (1, 0, "image number must be a whole number from 1 to 200, got 0"),
+        (2, 5000, "d must be a whole number from 1 to 4096 pixels, got 5000"),
         (2, 7.5, "d must be a whole number from 1 to 4096 pixels, got 7.5"),
+        (2, "eight", "d must be a whole number from 1 to 4096 pixels, got 'eight'"),
+        (3, 1.5, "ratio must be a number from 0 to 1, got 1.5"),
+        (3, None, "ratio must be a number from 0 to 1, got nothing"),
+        (4, 900, "angle must be a number from -360 to 360 degrees, got 900"),
+        (7, "maybe", "invert must be one of True, False, got 'maybe'"),
     ],
 )
 def test_gridmask_says_what_was_expected(client, place, value, sentence):
     arguments = [*GRID[:place], value, *GRID[place + 1 :]]
-    with pytest.raises(AppError) as caught:
+    with pytest.raises(AppError, match=sentence):
         client.predict(*arguments, api_name="/gridmask")
-    assert any(part in str(caught.value) for part in sentence.split("|"))
+
+
+SCAN = [["conv1"], [50], 100, "float32", 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, [], r"layers must be a list of at least one, got \[\]"),
+        (0, ["conv9"], "layer must be one of conv1, .*, got 'conv9'"),
+        (1, [120], "level must be a number from 0 to 100 %, got 120"),
+        (2, 3, "images must be a whole number from 50 to 2000, got 3"),
+        (3, "float8", "precision must be one of auto, float32, bfloat16, got 'float8'"),
+        (4, -1, "tolerated drop must be a number from 0 to 100 points, got -1"),
+    ],
+)
+def test_scan_says_what_was_expected(client, place, value, sentence):
+    with pytest.raises(AppError, match=sentence):
+        client.predict(*SCAN[:place], value, *SCAN[place + 1 :], api_name="/scan")
 
 
 def test_gridmask_answers_over_the_api(client):
