@@ -4,19 +4,16 @@ torch.optim.Muon takes matrices; a convolution's weight (out, in, kh, kw) is giv
 matrix (out, kh * kw * in) that shares its memory.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from compression.training import TrainConfig
+from compression.recipes import TrainConfig
 
 
 class _ConvMuon(torch.optim.Muon):
     """Muon over matrix views of convolution weights; the gradients are viewed before each step."""
 
-    def __init__(self, weights: list[nn.Parameter], config: "TrainConfig") -> None:
+    def __init__(self, weights: list[nn.Parameter], config: TrainConfig) -> None:
         self._weights = weights
         self._matrices = [nn.Parameter(_as_matrix(weight.data)) for weight in weights]
         super().__init__(
@@ -42,7 +39,7 @@ def _as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).view(len(weight), -1)
 
 
-def build_optimizers(model: nn.Module, config: "TrainConfig") -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the convolutions (where the recipe says so), SGD for the rest.
 
     Biases and batch norm take no weight decay. The model must be in channels-last memory already.

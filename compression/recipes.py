@@ -1,11 +1,70 @@
-"""The named training recipes, one TrainConfig each; they differ in augmentation alone.
+"""Training recipes: what a recipe says, and the named ones, which differ in augmentation alone.
 
 All were chosen on the validation images. What each run gave is in the metadata of the checkpoints.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
-from compression.training import GridMaskConfig, TrainConfig
+from compression.gridmask import GridMask
+from compression.hardware import PRECISIONS
+from compression.inputs import choice, real, whole
+
+
+@dataclass(frozen=True)
+class GridMaskConfig:
+    """GridMask as the recipe uses it; the fields mean what they mean in `GridMask`."""
+
+    d_range: tuple[int, int] = (12, 18)
+    ratio: float = 0.4
+    rotate: float = 360.0
+    probability: float = 0.5
+    ramp_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        self.transform()
+
+    def transform(self) -> GridMask:
+        """The transform itself; InputError where `GridMask` raises it."""
+        return GridMask(**asdict(self))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training recipe. Learning rates are per step of a mean loss; decays are per step too."""
+
+    epochs: int = 18
+    batch_size: int = 512
+    optimizer: str = "muon"
+    muon_lr: float = 0.06
+    muon_momentum: float = 0.9
+    muon_weight_decay: float = 0.025
+    sgd_lr: float = 0.02
+    sgd_momentum: float = 0.9
+    sgd_weight_decay: float = 5e-4
+    warmup: float = 0.15
+    label_smoothing: float = 0.1
+    translate: int = 4
+    flip: bool = True
+    cutout: int = 0
+    gridmask: GridMaskConfig | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("epochs", self.epochs, 1, 1000)
+        whole("batch_size", self.batch_size, 2, 50_000, "images")
+        choice("optimizer", self.optimizer, ("muon", "sgd"))
+        for name in ("muon_lr", "sgd_lr"):
+            real(name, getattr(self, name), 0, 100)
+        for name in ("muon_momentum", "sgd_momentum", "warmup", "label_smoothing"):
+            real(name, getattr(self, name), 0, 1)
+        for name in ("muon_weight_decay", "sgd_weight_decay"):
+            real(name, getattr(self, name), 0, 10)
+        whole("translate", self.translate, 0, 16, "pixels")
+        whole("cutout", self.cutout, 0, 32, "pixels")
+        choice("precision", self.precision, PRECISIONS)
+        whole("seed", self.seed, 0, 2**31 - 1)
+
 
 BASELINE = TrainConfig()
 
@@ -14,3 +73,7 @@ RECIPES = {
     "gridmask": replace(BASELINE, gridmask=GridMaskConfig(probability=0.5, ramp_epochs=12)),
     "cutout": replace(BASELINE, cutout=12),
 }
+
+FINE_TUNE = TrainConfig(
+    epochs=5, optimizer="sgd", sgd_lr=0.02, sgd_weight_decay=5e-4, warmup=0.1, label_smoothing=0.0
+)

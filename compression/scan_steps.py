@@ -5,6 +5,7 @@ ReLU, which gives the same numbers and leaves a quarter of them to the ReLU. The
 runs in float32 whatever the precision: it costs nothing, and bfloat16 logits would tie too often.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,51 @@ class Step:
             x = functional.adaptive_max_pool2d(x, 1).flatten(1)
         y = functional.linear(x.to(weight.dtype), weight, bias)
         return y.relu_() if self.relu else y
+
+
+class Network:
+    """The steps with their convolutions in one dtype, to be run from any step on."""
+
+    def __init__(self, steps: tuple[Step, ...], dtype: torch.dtype) -> None:
+        self.steps, self.dtype = steps, dtype
+        self._weights = [self._cast(step, step.weight) for step in steps]
+        self._biases = [self._cast(step, step.bias) for step in steps]
+
+    def _cast(self, step: Step, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if step.weight.dim() == 4 else tensor
+
+    def masked(self, index: int, kept: Tensor) -> Tensor:
+        """The weight of step `index` with zeros where the bool tensor `kept` is False."""
+        step = self.steps[index]
+        return self._cast(step, step.weight * kept)
+
+    def logits(
+        self,
+        state: State,
+        first: int = 0,
+        weight: Tensor | None = None,
+        visit: Callable[[int, State], None] | None = None,
+    ) -> Tensor:
+        """(n, classes) float32 from the input of step `first`, which runs with `weight` if given.
+
+        visit: called with each step's index and input before the step runs.
+        """
+        state = state.to(self.dtype)
+        for k in range(first, len(self.steps)):
+            if visit is not None:
+                visit(k, state)
+            used = weight if weight is not None and k == first else self._weights[k]
+            state = self.steps[k].run(state, used, self._biases[k])
+        return state.x.float()
+
+
+def inputs_needed(steps: tuple[Step, ...], layers: Iterable[str]) -> list[int]:
+    """The steps whose inputs a run needs to begin at any of `layers`, ascending.
+
+    A run that begins inside a residual needs the residual's own input too.
+    """
+    wanted = {k for k, step in enumerate(steps) if step.name in set(layers)}
+    return sorted(wanted | {k - 1 for k in wanted if steps[k].ends_residual})
 
 
 def steps_of(model: ResNet9) -> tuple[Step, ...]:

@@ -179,10 +179,10 @@ def test_a_value_in_the_middle_goes_to_the_lower_centroid() -> None:
 
 
 def test_many_clusters_of_evenly_spaced_values_hold_three_each() -> None:
-    values = np.arange(3 * 4096, dtype=np.float32)
-    centroids, labels = kmeans_1d(values, 4096)
-    assert np.array_equal(centroids, 3 * np.arange(4096) + 1)
-    assert np.array_equal(labels, np.repeat(np.arange(4096), 3))
+    values = np.arange(3 * 2048, dtype=np.float32)
+    centroids, labels = kmeans_1d(values, 2048)
+    assert np.array_equal(centroids, 3 * np.arange(2048) + 1)
+    assert np.array_equal(labels, np.repeat(np.arange(2048), 3))
 
 
 def test_constant_values_have_one_centroid_without_error() -> None:
@@ -325,16 +325,20 @@ def test_merged_bins_keep_counts_and_means() -> None:
     assert merged.mean.tolist() == [2, 10]
 
 
-@pytest.mark.parametrize(("window", "band"), [(3000, 3000), (64, 3000), (300, 8), (40, 8)])
+@pytest.mark.parametrize(
+    ("window", "band", "slack"), [(1200, 1200, 1e-9), (64, 1200, 1e-3), (300, 64, 1e-2)]
+)
 @pytest.mark.parametrize("kind", ["cauchy", "dense spot", "bimodal"])
-def test_a_narrow_window_or_band_is_moved_until_it_fits(kind: str, window: int, band: int) -> None:
+def test_a_narrow_window_or_band_is_moved_until_it_fits(
+    kind: str, window: int, band: int, slack: float
+) -> None:
     ordered = np.sort(draw(kind, 1200))
     starts = partition_bins(make_bins(ordered, 1200), 64, window, band)
     assert len(starts) == 64 and starts[0] == 0 and np.all(np.diff(starts) > 0)
     x = ordered.astype(np.float64)
     error = sum(float(np.sum((part - part.mean()) ** 2)) for part in np.split(x, starts[1:]))
-    exact = optimum(kind, 1200, 64)[64]
-    assert error <= (1 + 1e-5 if window == band else 1.01) * exact
+    exact = optimum(kind, 1200, 64)[64]  # about float32 centroids, which cost a little more
+    assert error <= (1 + slack) * exact
 
 
 def test_a_cluster_that_lloyd_empties_is_given_work_elsewhere() -> None:

@@ -1,7 +1,5 @@
 """`python -m compression evaluate | scan | compare`: measure without changing anything."""
 
-import csv
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +17,19 @@ from compression.cli.common import (
 )
 from compression.data import ImageSet, load_cifar10
 from compression.evaluation import evaluate, measure_complexity, measure_latency
+from compression.hardware import machine_record
 from compression.inputs import InputError, choice, real, whole
 from compression.model import load_checkpoint, prunable_layers
 from compression.report import row_of, to_csv, to_json, variant_of_checkpoint, with_latency
-from compression.sensitivity import SensitivityPoint, scan, suggest_sparsities
+from compression.scan_records import record_scan, save_scan
+from compression.sensitivity import (
+    SensitivityPoint,
+    dense_point,
+    latest,
+    scan,
+    scan_csv,
+    suggest_sparsities,
+)
 
 CheckpointArgument = Annotated[
     str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
@@ -84,37 +91,36 @@ def scan_command(
     if out is not None:
         choice("suffix of out", out.suffix, (".csv", ".json"))
     pixels, labels = _labelled("validation", source, data, images)
-    dense = evaluate(model, pixels, labels)
-    points: dict[tuple[str, float], SensitivityPoint] = {}
+    dense = dense_point(model, pixels, labels, precision=precision)
+    found: list[SensitivityPoint] = []
     with progress_bar() as bar:
-        task = bar.add_task("Scanning", total=len(chosen) * len(set(fractions)))
+        task = bar.add_task("Scanning", total=len(chosen) * len(fractions))
         for point in scan(
             model, pixels, labels, levels=fractions, layers=chosen, precision=precision
         ):
-            points[point.layer, point.sparsity] = point
-            bar.update(task, completed=len(points), description=f"Scanning {point.layer}")
-    rows = [asdict(point) for point in points.values()]
-    result = {
+            found.append(point)
+            bar.update(task, completed=len(found), description=f"Scanning {point.layer}")
+    points = latest(found)
+    if out is not None and out.suffix == ".csv":
+        out.write_text(scan_csv(points))
+    elif out is not None:
+        command = f"python -m compression scan {checkpoint} --images {len(labels)}"
+        command += f" --source {source} --precision {precision}"
+        about = {"model": checkpoint, "command": command, "machine": machine_record()}
+        recorded = record_scan(
+            model, pixels, labels, points, dense, precision=precision, about=about
+        )
+        save_scan(out, recorded)
+    result: dict[str, Any] = {
         "dense_accuracy": dense.accuracy,
         "images": dense.total,
-        "suggested": suggest_sparsities(list(points.values()), dense.accuracy, max_drop / 100),
-        "points": rows,
+        "suggested": suggest_sparsities(points, dense.accuracy, max_drop / 100),
     }
-    if out is not None:
-        _write_points(out, result)
-    if not json_output:
-        result["points"] = f"{len(rows)}, in {out}" if out else f"{len(rows)} (--json shows them)"
+    if json_output:
+        result["points"] = [asdict(point) for point in points]
+    else:
+        result["points"] = f"{len(points)}, in {out}" if out else f"{len(points)} (see --json)"
     show(result, json_output)
-
-
-def _write_points(out: Path, result: dict[str, Any]) -> None:
-    if out.suffix == ".json":
-        out.write_text(json.dumps(result, indent=1) + "\n")
-        return
-    with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(result["points"][0]))
-        writer.writeheader()
-        writer.writerows(result["points"])
 
 
 def compare_command(

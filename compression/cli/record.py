@@ -25,7 +25,8 @@ from compression.pruning import PrunedModel, prune, with_model
 from compression.quantization import QuantizedModel, quantize
 from compression.recalibration import recalibrate_batch_norm
 from compression.report import make_variant, row_of
-from compression.sensitivity import load_scan, suggest_sparsities
+from compression.scan_records import load_scan
+from compression.sensitivity import suggest_sparsities
 from compression.training import FINE_TUNE, fine_tune
 
 BITS = (8, 4, 2)
@@ -59,7 +60,7 @@ def record_command(
 
 def _suggested(scan: Path, max_drop: float) -> dict[str, float]:
     recorded = load_scan(scan)
-    return suggest_sparsities(recorded.points, recorded.dense_accuracy, max_drop / 100)
+    return suggest_sparsities(recorded.points, recorded.dense.accuracy, max_drop / 100)
 
 
 class Recorder:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import compression
 from compression.inputs import InputError
 from compression.presets import DEFAULT_PRESET, SHIPPED
+from compression.ui.recorded import scan_file
 
 if TYPE_CHECKING:
     from compression.data import ImageSet, Split
     from compression.report import Variant
+    from compression.scan_records import RecordedScan
 
 STORE_CAPACITY = 64
 SOURCES = ("sample", "full")
@@ -84,6 +86,15 @@ class Explorer:
     def upload(self, path: str, source: str) -> str:
         """Check and measure a visitor's checkpoint file; returns its key."""
         return self.put(self._measure(path, f"uploaded {Path(path).stem}"[:40], source))
+
+    def recorded_scan(self, name: str) -> "RecordedScan | None":
+        """The recorded scan of a shipped model; scanning the same again then takes no time."""
+        path = scan_file(name)
+        if path is None:
+            return None
+        recorded = compression.load_scan(path)
+        recorded.remember()
+        return recorded
 
     def warm_up(self) -> None:
         """Load torch, the data and the starting model, so that the first click need not wait."""

@@ -21,9 +21,7 @@ def recorded_runs() -> dict[str, dict[str, Any]]:
     return runs
 
 
-def recorded_scan(name: str) -> dict[str, Any] | None:
-    """The recorded scan of a shipped model, or None: points, dense_accuracy, images, precision."""
+def scan_file(name: str) -> Path | None:
+    """Where the recorded scan of a shipped model is, or None."""
     path = ASSETS / "results" / f"scan-{name.replace('/', '-')}.json"
-    if name not in SHIPPED or not path.is_file():
-        return None
-    return json.loads(path.read_text())
+    return path if name in SHIPPED and path.is_file() else None

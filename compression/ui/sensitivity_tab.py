@@ -1,6 +1,5 @@
 """The Sensitivity tab: prune one layer at a time, more and more, and watch the accuracy."""
 
-import csv
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import compression
-from compression.inputs import InputError, choice, real, shown, whole
+from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import html, plots
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound
-from compression.ui.recorded import recorded_scan
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ LEAD = (
 )
 LEVELS = tuple(range(10, 100, 10))
 REDRAW_SECONDS = 0.4
+COARSE_IMAGES = 100  # behind the rough points that come first
 Answer = tuple[Any, Any, Any, Any, Any]
 
 
@@ -42,35 +41,65 @@ def run_scan(
 ) -> Iterator[Answer]:
     """Scan; yields the scan's points so far, status, figure, table and file."""
     model = explorer.variant(session.start).model
-    known = compression.prunable_layers(model)
     for name, chosen in (("layers", layers), ("levels", levels)):
         if not isinstance(chosen, list) or not chosen:
             raise InputError(f"{name} must be a list of at least one, got {shown(chosen)}.")
-    layers = [choice("layer", layer, known) for layer in layers]
     fractions = [real("level", level, 0, 100, "%") / 100 for level in levels]
     images = explorer.images("validation", session.source)
     images = images.head(whole("images", count, 50, len(images)))
-    max_drop = real("tolerated drop", max_drop, 0, 100, "points") / 100
-    dense = compression.evaluate(model, images.images, images.labels)
-    started = drawn = time.perf_counter()
-    found: dict[tuple[str, float], SensitivityPoint] = {}
-    total = len(layers) * len(set(fractions))
-    for point in compression.scan(
-        model, images.images, images.labels, levels=fractions, layers=layers, precision=precision
-    ):
-        found[point.layer, point.sparsity] = point
-        if time.perf_counter() - drawn > REDRAW_SECONDS:
-            drawn = time.perf_counter()
-            text = f"{len(found)} of {total} points, {drawn - started:.1f} s"
-            figure = plots.sensitivity_curves(list(found.values()), dense.accuracy, max_drop)
-            yield gr.skip(), html.status(text, len(found) / total), figure, gr.skip(), gr.skip()
-    seconds = time.perf_counter() - started
-    scanned = {"points": list(found.values()), "dense_accuracy": dense.accuracy}
-    text = (
-        f"{total} points on {len(images):,} validation images in {seconds:.1f} s "
-        f"({precision} precision)."
-    )
-    yield scanned, html.status(text), *shown_scan(scanned, 100 * max_drop)
+    max_drop = real("tolerated drop", max_drop, 0, 100, "points")
+    precision = compression.resolved_precision(precision, compression.device_of(model))
+    progress = Progress(len(layers) * len(fractions), len(images))
+    steps = compression.scan(
+        model, images.images, images.labels, levels=fractions, layers=layers, precision=precision,
+        coarse_images=COARSE_IMAGES,
+    )  # fmt: skip
+    dense = compression.dense_point(model, images.images, images.labels, precision=precision)
+    for point in steps:
+        if progress.add(point):
+            figure = plots.sensitivity_curves(progress.points(), dense.accuracy, max_drop / 100)
+            yield gr.skip(), progress.line(), figure, gr.skip(), gr.skip()
+    scanned = {"points": progress.points(), "dense_accuracy": dense.accuracy}
+    text = f"{progress.whole} points on {len(images):,} validation images in "
+    text += f"{progress.seconds:.1f} s, computed in {precision}."
+    if precision != "float32":
+        text += " Choose float32 and scan again to have any point in full precision."
+    yield scanned, html.status(text), *shown_scan(scanned, max_drop)
+
+
+class Progress:
+    """The points of a running scan: coarse ones first, replaced by those on all images."""
+
+    def __init__(self, whole: int, images: int) -> None:
+        self.whole, self._images = whole, images
+        self._found: dict[tuple[str, float], SensitivityPoint] = {}
+        self._started = self._drawn = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the scan began."""
+        return time.perf_counter() - self._started
+
+    def add(self, point: "SensitivityPoint") -> bool:
+        """Take a point; whether it is time to draw again."""
+        self._found[point.layer, point.sparsity] = point
+        due = time.perf_counter() - self._drawn > REDRAW_SECONDS
+        if due:
+            self._drawn = time.perf_counter()
+        return due
+
+    def points(self) -> list["SensitivityPoint"]:
+        """The newest of each layer and level."""
+        return list(self._found.values())
+
+    def line(self) -> str:
+        """How far the scan is, with its bar."""
+        done = sum(point.total == self._images for point in self._found.values())
+        counted = sum(point.total for point in self._found.values())
+        text = f"{done} of {self.whole} points on all images, {self.seconds:.1f} s"
+        if not done:
+            text = f"{len(self._found)} of {self.whole} points, rough ones first"
+        return html.status(text, counted / (self.whole * self._images))
 
 
 def shown_scan(scanned: dict[str, Any] | None, max_drop: float) -> tuple[Any, Any, Any]:
@@ -105,23 +134,21 @@ def _table(points: Sequence["SensitivityPoint"], dense: float, max_drop: float) 
 
 def _file(points: Sequence["SensitivityPoint"]) -> str:
     path = Path(tempfile.mkdtemp(prefix="scan-")) / "sensitivity.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["layer", "sparsity", "accuracy", "correct", "total", "low", "high"])
-        for p in points:
-            writer.writerow([p.layer, p.sparsity, p.accuracy, p.correct, p.total, p.low, p.high])
+    path.write_text(compression.scan_csv(points))
     return str(path)
 
 
 def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[Any, ...]:
     """The recorded scan of a shipped model, or an invitation; and the model's layers."""
     names = list(compression.prunable_layers(explorer.variant(session.start).model))
-    scanned = recorded_scan(session.start.partition(":")[2])
-    text = ""
-    if scanned:
+    name = session.start.partition(":")[2]
+    recorded = explorer.recorded_scan(name)
+    scanned, text = None, ""
+    if recorded is not None:
+        scanned = {"points": list(recorded.points), "dense_accuracy": recorded.dense.accuracy}
         text = (
-            f"Recorded scan of {scanned['model']}: {scanned['images']:,} validation images, "
-            f"{scanned['precision']}. Press Scan to measure it here."
+            f"Recorded scan of {name}: {recorded.dense.total:,} validation images, computed in "
+            f"{recorded.precision}. Press Scan to measure it here."
         )
     layers = gr.update(choices=names, value=names)
     return layers, scanned, html.status(text), *shown_scan(scanned, max_drop)
