@@ -74,6 +74,10 @@ class Explorer:
             "make room: make it again."
         )
 
+    def holds(self, key: object) -> bool:
+        """Whether a visitor's variant of that key is in the store."""
+        return isinstance(key, str) and key in self._made
+
     def put(self, variant: "Variant") -> str:
         """Keep a visitor's variant; returns its key."""
         key = secrets.token_urlsafe(16)

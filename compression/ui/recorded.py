@@ -10,15 +10,17 @@ from compression.presets import SHIPPED
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
+def read_metadata(name: str) -> dict[str, Any]:
+    """The metadata of a shipped checkpoint, out of its header alone."""
+    with (ASSETS / "checkpoints" / f"{name}.safetensors").open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        raw = json.loads(file.read(length))["__metadata__"]
+    return {key: json.loads(value) for key, value in raw.items() if key != "format"}
+
+
 def recorded_runs() -> dict[str, dict[str, Any]]:
-    """The metadata of the shipped checkpoints, out of their headers alone: no torch needed."""
-    runs = {}
-    for name in SHIPPED:
-        with (ASSETS / "checkpoints" / f"{name}.safetensors").open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            raw = json.loads(file.read(length))["__metadata__"]
-        runs[name.split("/")[1]] = {key: json.loads(value) for key, value in raw.items()}
-    return runs
+    """The metadata of the shipped checkpoints by their short names."""
+    return {name.split("/")[1]: read_metadata(name) for name in SHIPPED}
 
 
 def scan_file(name: str) -> Path | None:

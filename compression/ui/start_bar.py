@@ -21,8 +21,10 @@ IMAGES = [
 
 def choose_model(explorer: Explorer, session: Session, name: str) -> tuple[Any, ...]:
     """Another dense model to work on: a shipped one by name, or an upload by its key."""
-    known = dict.fromkeys([*SHIPPED, explorer.start])
-    key = explorer.key_of(name, session.source) if name in known else str(name)
+    known = list(dict.fromkeys([*SHIPPED, explorer.start]))
+    if not explorer.holds(name):  # an upload's key, which its visitor alone has
+        choice("model", name, known)
+    key = explorer.key_of(name, session.source) if name in known else name
     variant = explorer.variant(key)
     return session.with_start(key), key, model_line(variant)
 

@@ -85,6 +85,11 @@ def table(rows):
     return {"headers": ["Layer", "Weights", "Sparsity (%)"], "data": rows, "metadata": None}
 
 
+def test_a_model_that_is_none_is_named(client):
+    with pytest.raises(AppError, match="model must be one of resnet9-s/baseline, .* got 'vgg'"):
+        client.predict("vgg", api_name="/choose_model")
+
+
 def test_checkpoints_that_are_none_are_refused(client, tmp_path: Path):
     for name, content, sentence in (
         ("model.safetensors", b"\x10", "whole safetensors file"),

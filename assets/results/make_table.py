@@ -1,0 +1,69 @@
+"""Write the README's table of results: `python assets/results/make_table.py`.
+
+Between the two markers in README.md stands what this prints; a test compares them.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from compression.presets import SHIPPED  # noqa: E402
+from compression.ui.recorded import read_metadata  # noqa: E402
+
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+
+def table() -> str:
+    """The recorded results as Markdown."""
+    parts = ["## Results", "", *_checkpoints()]
+    for path in sorted(HERE.glob("record-*.json")):
+        parts += ["", *_record(path)]
+    return "\n".join(parts)
+
+
+def _checkpoints() -> list[str]:
+    lines = [
+        "| Checkpoint | Test accuracy (10,000 images) | 95 % interval | Epochs | Training |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in SHIPPED:
+        run = read_metadata(name)
+        low, high = run["test_interval"]
+        lines.append(
+            f"| `{name}` | {run['test_accuracy']:.2%} | {low:.2%} to {high:.2%} | "
+            f"{len(run['curves'])} | {run['training_seconds'] / 60:.0f} min, "
+            f"{run['machine']['processor']}, {run['machine']['threads']} threads |"
+        )
+    return [*lines, "", f"By `{run['command']}` and the like, on the full CIFAR-10."]
+
+
+def _record(path: Path) -> list[str]:
+    content = json.loads(path.read_text())
+    lines = [
+        f"`{path.stem.removeprefix('record-')}`, by `{content['command']}`:",
+        "",
+        "| Variant | Test accuracy | Counted in full | Smaller than dense |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in content["rows"]:
+        lines.append(
+            f"| {row['variant']} | {row['accuracy']:.2%} | {row['counted_bytes'] / 1024:,.0f} KiB "
+            f"| {row['times_smaller']:.1f} x |"
+        )
+    return lines
+
+
+def with_table(readme: str) -> str:
+    """The README's text with the table between its markers."""
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    target = ROOT / "README.md"
+    target.write_text(with_table(target.read_text()))
