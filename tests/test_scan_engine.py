@@ -19,7 +19,7 @@ SHAPES = {"plain": Preset(width=4), "extra": Preset(4, extra_stage=True, conv_bi
 
 @pytest.fixture(scope="module")
 def sample():
-    return load_cifar10("validation", "sample").head(130)
+    return load_cifar10("validation", "sample").head(110)
 
 
 @pytest.fixture(scope="module", params=list(SHAPES))
@@ -79,7 +79,7 @@ def test_a_step_inside_a_residual_needs_the_residuals_own_input(model):
     assert [names[k] for k in inputs_needed(steps, ["res1.first"])] == ["res1.first"]
 
 
-LEVELS = (0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
+LEVELS = (0.1, 0.4, 0.6, 0.8, 0.9, 1.0)
 
 
 def tally(engine, layers, first=None) -> dict[tuple[str, float], int]:
@@ -97,7 +97,7 @@ def test_screened_counts_are_the_plain_engines(model, sample, quick, monkeypatch
     if quick and not has_bfloat16(torch.device("cpu")):
         pytest.skip("this processor has no bfloat16 in hardware")
     monkeypatch.setattr(scan_engine, "has_bfloat16", lambda device: quick)
-    layers = list(prunable_layers(model))
+    layers = list(prunable_layers(model))[1::3]
     subject = (model, sample.images, sample.labels, "float32")
     plain = tally(PlainEngine(*subject), layers)
     assert len(set(plain.values())) > 5

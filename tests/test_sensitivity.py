@@ -1,8 +1,8 @@
 """The scan against a plain loop over whole models, and what stops, suggests, caches and records."""
 
 import copy
-import inspect
 import json
+from collections.abc import Generator
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ from compression.sensitivity import (
 )
 
 LEVELS = (0.3, 0.6, 0.9)
-IMAGES = 150
+IMAGES = 120
 bfloat16 = pytest.mark.skipif(
     not has_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16 in hardware"
 )
@@ -56,8 +56,8 @@ def model(sample, tiny_preset) -> ResNet9:
         model = ResNet9("tiny")
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     pixels = normalize(sample.images)
-    for _ in range(12):
-        for x, y in zip(pixels.split(50), sample.labels.split(50), strict=True):
+    for _ in range(14):
+        for x, y in zip(pixels.split(30), sample.labels.split(30), strict=True):
             optimizer.zero_grad()
             functional.cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -68,15 +68,14 @@ def model(sample, tiny_preset) -> ResNet9:
 def unhurried(model, sample) -> dict[tuple[str, float], int]:
     """Correct answers by (layer, level): a whole pruned model, eager, float32, nothing folded."""
     counts = {}
-    for layer in prunable_layers(model):
+    for layer, module in prunable_layers(model).items():
+        # the smallest magnitudes by a sort of pairs, independently of compression.masks
+        magnitudes = enumerate(module.weight.detach().abs().flatten().tolist())
+        order = [k for k, _ in sorted(magnitudes, key=lambda pair: (pair[1], pair[0]))]
         for level in DEFAULT_LEVELS:
             pruned = copy.deepcopy(model)
             weight = prunable_layers(pruned)[layer].weight
-            # the smallest magnitudes by a full sort, independently of compression.masks
-            order = sorted(
-                range(weight.numel()), key=weight.detach().abs().flatten().tolist().__getitem__
-            )
-            weight.data.view(-1)[order[: round(level * weight.numel())]] = 0.0
+            weight.data.view(-1)[order[: round(level * len(order))]] = 0.0
             with torch.no_grad():
                 hits = pruned(normalize(sample.images)).argmax(1) == sample.labels
             counts[layer, level] = int(hits.sum())
@@ -90,7 +89,7 @@ def counted(points) -> dict[tuple[str, float], int]:
 def test_the_model_under_test_is_worth_scanning(model, sample, unhurried):
     """Else the tests below could not fail: dense is good, and pruning takes every value between."""
     dense = dense_point(model, sample.images, sample.labels, precision="float32")
-    assert dense.correct > 0.9 * IMAGES
+    assert dense.correct > 0.8 * IMAGES
     assert min(unhurried.values()) < 0.4 * IMAGES
     assert len(set(unhurried.values())) > 20
 
@@ -167,13 +166,14 @@ def test_the_order_of_levels_and_layers_changes_nothing(model, sample):
     assert one == run((0.8, 0.2, 0.5), ["conv4", "conv1", "res1.second"])
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 4, None])
+@pytest.mark.parametrize("stop_after", [0, 4, None])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_stays_as_it_was_wherever_the_scan_stops(model, sample, stop_after, training):
     model = copy.deepcopy(model).train(training)
     before = copy.deepcopy(model.state_dict())
-    points = scan(model, sample.images[:60], sample.labels[:60], levels=LEVELS, cache=None)
-    assert inspect.isgenerator(points)
+    options = {"levels": LEVELS, "layers": ["conv1", "res1.second"], "cache": None}
+    points = scan(model, sample.images[:60], sample.labels[:60], **options)
+    assert isinstance(points, Generator)
     for k, _ in enumerate(points):
         if k == stop_after:
             break
@@ -187,53 +187,45 @@ def test_the_model_stays_as_it_was_wherever_the_scan_stops(model, sample, stop_a
 
 def test_a_model_that_changes_while_it_is_scanned_changes_nothing(model, sample):
     changing = copy.deepcopy(model)
-    points = scan(changing, sample.images, sample.labels, levels=LEVELS, cache=None)
+    options = {"levels": LEVELS, "layers": ["conv2", "conv4", "linear"], "cache": None}
+    points = scan(changing, sample.images, sample.labels, **options)
     got = [next(points)]
     with torch.no_grad():
         for parameter in changing.parameters():
             parameter.zero_()
     got += points
-    assert got == list(scan(model, sample.images, sample.labels, levels=LEVELS, cache=None))
+    assert got == list(scan(model, sample.images, sample.labels, **options))
 
 
 def test_coarse_points_come_first_and_are_refined(model, sample, unhurried):
-    points = list(
-        scan(
-            model,
-            sample.images,
-            sample.labels,
-            precision="float32",
-            coarse_images=40,
-            cache=None,
-        )
-    )
-    places = len(unhurried)
-    assert [point.total for point in points] == [40] * places + [IMAGES] * places
-    first = scan(model, sample.images[:40], sample.labels[:40], precision="float32", cache=None)
-    assert list(first) == points[:places]
-    assert counted(points) == unhurried
-    wide, narrow = points[0], points[places]
+    options = {"layers": ["conv1", "res2.second"], "precision": "float32", "cache": None}
+    points = list(scan(model, sample.images, sample.labels, coarse_images=40, **options))
+    assert [point.total for point in points] == [40] * 18 + [IMAGES] * 18
+    assert list(scan(model, sample.images[:40], sample.labels[:40], **options)) == points[:18]
+    assert all(unhurried[place] == count for place, count in counted(points).items())
+    wide, narrow = points[0], points[18]
     assert wide.layer == narrow.layer and wide.high - wide.low > narrow.high - narrow.low
 
 
-def test_a_small_memory_limit_changes_nothing(model, sample, unhurried):
+@pytest.mark.parametrize("coarse", [None, 1])
+def test_a_small_memory_limit_changes_nothing(model, sample, unhurried, coarse):
     points = list(
-        scan(model, sample.images, sample.labels, precision="float32", cache_mib=3, cache=None)
-    )
-    assert counted(points) == unhurried and len(points) == len(unhurried)
-    refined = list(
         scan(
             model,
             sample.images,
             sample.labels,
+            layers=["res1.second", "conv4"],
+            levels=LEVELS,
             precision="float32",
-            cache_mib=3,
-            coarse_images=1,
+            cache_mib=1,
+            coarse_images=coarse,
             cache=None,
         )
     )
-    assert len({point.total for point in refined}) > 3
-    assert counted(refined) == unhurried
+    blocks = len({point.total for point in points})
+    assert blocks == 1 if coarse is None else blocks > 3
+    assert len(points) == 6 * blocks
+    assert all(unhurried[place] == count for place, count in counted(points).items())
 
 
 class CountingEngine:
@@ -301,11 +293,13 @@ def test_a_stopped_or_coarse_point_is_not_remembered(model, sample):
     cache = ScanCache()
     options = {"levels": LEVELS, "layers": ["conv4", "linear"], "cache": cache}
     points = scan(model, sample.images, sample.labels, coarse_images=20, **options)
+    assert isinstance(points, Generator)
     for _ in range(6):
         assert next(points).total == 20
     points.close()
     assert len(cache) == 0
     points = scan(model, sample.images, sample.labels, **options)
+    assert isinstance(points, Generator)
     next(points)
     points.close()
     assert len(cache) == 1
@@ -382,7 +376,7 @@ def test_missing_broken_and_unfinished_scans_are_refused(model, sample, tmp_path
         load_scan(tmp_path / "list.json")
     dense = SensitivityPoint.counted("dense", 0.0, 100, IMAGES)
     coarse = SensitivityPoint.counted("conv1", 0.5, 9, 10)
-    with pytest.raises(InputError, match="count all 150 images, got 10 at conv1 0.5"):
+    with pytest.raises(InputError, match="count all 120 images, got 10 at conv1 0.5"):
         record_scan(model, sample.images, sample.labels, [coarse], dense)
 
 
@@ -460,7 +454,7 @@ def test_what_is_out_of_range_is_refused_at_the_call(model, sample, options, mes
 
 
 def test_other_images_and_labels_are_refused_at_the_call(model, sample):
-    with pytest.raises(InputError, match=r"shape \(150,\), got int64 \(149,\)"):
+    with pytest.raises(InputError, match=r"shape \(120,\), got int64 \(119,\)"):
         scan(model, sample.images, sample.labels[:-1])
     with pytest.raises(InputError, match="at least one image, got none"):
         dense_point(model, sample.images[:0], sample.labels[:0])

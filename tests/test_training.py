@@ -16,7 +16,12 @@ from compression.augmentation import Batches
 from compression.data import load_cifar10, normalize
 from compression.hardware import has_bfloat16
 from compression.inputs import InputError
-from compression.optimizer import Schedule, build_optimizers
+from compression.optimizer import (
+    Schedule,
+    build_optimizers,
+    restore_optimizers,
+    save_optimizers,
+)
 from compression.training import FINE_TUNE, GridMaskConfig, TrainConfig, fine_tune, train
 
 TINY = TrainConfig(epochs=3, batch_size=16, precision="float32", translate=2, cutout=6)
@@ -482,6 +487,23 @@ def test_an_sgd_step_by_hand():
     sgd.step()
     torch.testing.assert_close(model.linear.weight, weight - 0.5 * 1.8 * (1 + 0.1 * weight))
     torch.testing.assert_close(model.linear.bias, bias - 0.5 * 1.8)
+
+
+def test_momenta_come_back_in_the_memory_of_their_weights():
+    """So that a resumed step runs through the same vectorized loops, and rounds alike."""
+    config = dataclasses.replace(TINY, optimizer="sgd")
+    first, again = channels_last(tiny_net()), channels_last(tiny_net())
+    (sgd,), (resumed,) = build_optimizers(first, config), build_optimizers(again, config)
+    for parameter in first.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    sgd.step()
+    tensors = save_optimizers([sgd])
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    restore_optimizers([resumed], tensors)
+    for mine, theirs in zip(first.parameters(), again.parameters(), strict=True):
+        kept, back = sgd.state[mine]["momentum_buffer"], resumed.state[theirs]["momentum_buffer"]
+        assert torch.equal(kept, back)
+        assert back.stride() == theirs.stride()
 
 
 def test_momentum_may_be_zero(images, validation):
