@@ -36,12 +36,12 @@ class RecordedScan:
 
     def remember(self, cache: ScanCache | None = None) -> None:
         """Put the points into `cache` (default: the process's own), for `scan` to find."""
-        cache = cache or results_cache()
+        target = results_cache() if cache is None else cache
         for point in self.points:
             key = PointKey(
                 self.content, self.precision, self.exhaustive, point.layer, point.sparsity
             )
-            cache.put(key, point.correct)
+            target.put(key, point.correct)
 
 
 def record_scan(

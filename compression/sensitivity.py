@@ -134,7 +134,7 @@ class _Scan:
         open_levels: dict[str, list[float]] = {layer: [] for layer in self.layers}
         for layer in self.layers:
             for level in self.levels:
-                known = self._cache.get(self._key(layer, level)) if self._cache else None
+                known = None if self._cache is None else self._cache.get(self._key(layer, level))
                 if known is None:
                     open_levels[layer].append(level)
                 else:

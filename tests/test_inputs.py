@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compression.inputs import InputError, choice, real, shown, whole
@@ -65,6 +65,7 @@ def test_whole_refuses_in_one_sentence(value):
     assert str(caught.value) == expected
 
 
+@settings(deadline=None)
 @given(st.floats() | st.integers() | st.none() | st.booleans() | st.text(max_size=3))
 def test_whole_gives_a_number_in_range_or_an_input_error(value):
     try:

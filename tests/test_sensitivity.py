@@ -348,7 +348,7 @@ def test_a_scan_comes_back_from_its_file_and_is_not_run_again(model, sample, tmp
     [
         (lambda found: found.update(version=2), "must be a recorded scan, got 'another version'"),
         (lambda found: found.pop("points"), "must be a recorded scan, got .*points"),
-        (lambda found: found.update(extra=1), "must be a recorded scan, got .*extra"),
+        (lambda found: found.update(extra=1), "must be a recorded scan, got .*unexpected keyword"),
         (lambda found: found["dense"].update(accuracy=0.5), "dense at 0.0 that disagree"),
         (lambda found: found["points"][0].update(correct="many"), "must be a recorded scan"),
     ],

@@ -94,8 +94,7 @@ class Visitor:
 
     def open_tab(self, name: str) -> None:
         """Press a tab and wait until it is the chosen one."""
-        tab = self.page.get_by_role("tab", name=name, exact=True)
-        tab.click()
+        self.page.get_by_role("tab", name=name, exact=True).click(timeout=20_000)
         self.page.wait_for_function(
             "name => [...document.querySelectorAll('[role=tab][aria-selected=true]')]"
             ".some(tab => tab.textContent.trim() === name)",
