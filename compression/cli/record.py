@@ -37,13 +37,13 @@ def record_command(
     out: Annotated[Path, typer.Argument(help="The JSON file of results to write.")],
     checkpoint: Annotated[str, typer.Option(help="A shipped checkpoint.")] = "resnet9-s/baseline",
     max_drop: Annotated[float, typer.Option(help="Points a layer may lose by itself.")] = 1.0,
-    fine_tune_epochs: Annotated[int, typer.Option(help="After pruning.")] = 3,
-    train_epochs: Annotated[int, typer.Option(help="Of centroid training.")] = 1,
+    fine_tune_epochs: Annotated[int, typer.Option(help="After pruning; 0 leaves it out.")] = 3,
+    train_epochs: Annotated[int, typer.Option(help="Of centroid training; 0: none.")] = 1,
     data: DataOption = None,
 ) -> None:
     """Prune, quantize and train on the full CIFAR-10, a row for each result."""
-    whole("fine_tune_epochs", fine_tune_epochs, 1, 100)
-    whole("train_epochs", train_epochs, 1, 100)
+    whole("fine_tune_epochs", fine_tune_epochs, 0, 100)
+    whole("train_epochs", train_epochs, 0, 100)
     sets = {split: load_cifar10(split, "full", data) for split in ("train", "validation", "test")}
     command = (
         f"python -m compression record {scan.name} {out.name} --checkpoint {checkpoint} "
@@ -55,7 +55,8 @@ def record_command(
     recorder.add("dense", lambda: (dense, {}, {}))
     pruned = recorder.pruned(dense, _suggested(scan, max_drop), fine_tune_epochs)
     recorder.quantized("dense", dense, {}, train_epochs)
-    recorder.quantized("pruned, fine-tuned", pruned.model, pruned.masks, train_epochs)
+    recovered = "pruned, fine-tuned" if fine_tune_epochs else "pruned, recalibrated"
+    recorder.quantized(recovered, pruned.model, pruned.masks, train_epochs)
 
 
 def _suggested(scan: Path, max_drop: float) -> dict[str, float]:
@@ -100,6 +101,8 @@ class Recorder:
         self.add("pruned", lambda: (cut.model, cut.masks, {}))
         again = recalibrate_batch_norm(cut.model, self.sets["train"].images[:5000])
         self.add("pruned, recalibrated", lambda: (again, cut.masks, {}))
+        if not epochs:
+            return with_model(cut, again)
         kept = self.path.with_suffix(".tuned.part")
         if not self.has("pruned, fine-tuned") or not kept.is_file():
             config = dataclasses.replace(FINE_TUNE, epochs=epochs)
@@ -117,10 +120,11 @@ class Recorder:
         for bits in BITS:
             plain = quantize(model, bits, masks)
             self.add(f"{name}, {bits} bits", lambda plain=plain: _parts(plain))
-            self.add(
-                f"{name}, {bits} bits, trained",
-                lambda plain=plain: _parts(self._trained(plain, epochs)),
-            )
+            if epochs:
+                self.add(
+                    f"{name}, {bits} bits, trained",
+                    lambda plain=plain: _parts(self._trained(plain, epochs)),
+                )
 
     def _trained(self, quantized: QuantizedModel, epochs: int) -> QuantizedModel:
         config = dataclasses.replace(CentroidConfig(), epochs=epochs)
