@@ -10,6 +10,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -182,8 +183,8 @@ def class_report(
     from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415 (slow to import)
 
     truth, said = labels.numpy(), predictions.numpy()
-    every = range(_CLASSES)
-    columns = precision_recall_fscore_support(truth, said, labels=every, zero_division=0)
+    options: dict[str, Any] = {"zero_division": 0}
+    columns: Any = precision_recall_fscore_support(truth, said, labels=range(_CLASSES), **options)
     per_class = tuple(
         ClassReport(name, float(precision), float(recall), float(f1), int(support))
         for name, precision, recall, f1, support in zip(CIFAR10_CLASSES, *columns, strict=True)
@@ -191,7 +192,7 @@ def class_report(
     macro, weighted = (
         Averages(*(float(value) for value in averages[:3]))
         for averages in (
-            precision_recall_fscore_support(truth, said, average=kind, zero_division=0)
+            precision_recall_fscore_support(truth, said, average=kind, **options)
             for kind in ("macro", "weighted")
         )
     )

