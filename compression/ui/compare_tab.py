@@ -26,15 +26,14 @@ LEAD = (
 HEAD = [
     "Variant",
     "Accuracy|95 % interval",
-    "F1|macro",
-    "Recall|macro",
+    "F1|and recall, macro",
     "Size|counted in full",
     "Smaller|than dense",
     "Report's size|its formulas",
     "MACs|an image",
     "Non-zeros|of parameters",
-    "Latency, batch 1|p10 to p90",
-    "Latency, batch 256|p10 to p90",
+    "Batch 1|p10 to p90",
+    "Batch 256|p10 to p90",
 ]
 
 
@@ -77,8 +76,7 @@ def _table_row(variant: "Variant") -> list[str]:
     return [
         variant.name,
         f"{evaluation.accuracy:.2%}|{evaluation.low:.1%} to {evaluation.high:.1%}",
-        f"{evaluation.macro.f1:.4f}",
-        f"{evaluation.macro.recall:.4f}",
+        f"{evaluation.macro.f1:.4f}|{evaluation.macro.recall:.4f}",
         html.size(size.stored_bytes),
         f"{size.ratio:.1f} x",
         html.size(report),
