@@ -30,10 +30,15 @@ class GridMaskConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training recipe. Learning rates are per step of a mean loss; decays are per step too."""
+    """One training recipe. Learning rates are per step of a mean loss; decays are per step too.
+
+    norm_batch: images that share batch-norm statistics ("ghost" batch norm, Hoffer et al. 2017,
+    arXiv 1705.08741); a batch is computed in parts of so many, which stay in a processor's cache.
+    """
 
     epochs: int = 18
     batch_size: int = 512
+    norm_batch: int = 64
     optimizer: str = "muon"
     muon_lr: float = 0.06
     muon_momentum: float = 0.9
@@ -53,6 +58,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         whole("epochs", self.epochs, 1, 1000)
         whole("batch_size", self.batch_size, 2, 50_000, "images")
+        whole("norm_batch", self.norm_batch, 2, 50_000, "images")
         choice("optimizer", self.optimizer, ("muon", "sgd"))
         for name in ("muon_lr", "sgd_lr"):
             real(name, getattr(self, name), 0, 100)
@@ -67,11 +73,15 @@ class TrainConfig:
 
 
 BASELINE = TrainConfig()
+RESTART = replace(BASELINE, epochs=8, muon_lr=0.03, sgd_lr=0.01, warmup=0.1, seed=1)
 
 RECIPES = {
     "baseline": BASELINE,
     "gridmask": replace(BASELINE, gridmask=GridMaskConfig(probability=0.5, ramp_epochs=12)),
     "cutout": replace(BASELINE, cutout=12),
+    # A second cycle from a checkpoint of the first (a warm restart), at half the learning rates.
+    "baseline-restart": RESTART,
+    "gridmask-restart": replace(RESTART, gridmask=GridMaskConfig(probability=0.5)),
 }
 
 FINE_TUNE = TrainConfig(

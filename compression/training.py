@@ -1,7 +1,7 @@
 """Training and fine-tuning as generators of per-epoch results.
 
 The recipe: convolutions by Muon (Jordan et al. 2024: Nesterov momentum whose step is
-orthogonalized, in torch as torch.optim.Muon), everything else by SGD with Nesterov momentum; one
+orthogonalized), everything else by SGD with Nesterov momentum; one
 linear warm-up and a linear decay to zero; label smoothing; random flip and translation; bfloat16
 where the processor has it. Every epoch draws its randomness from (seed, epoch) alone, so a run that
 was killed continues from its last epoch to the same bits.
@@ -164,6 +164,7 @@ class _Run:
         self.config, self.device = config, device
         self.model = copy.deepcopy(model).to(device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        _set_norm_momentum(self.model, config)
         self.constraint = bind(self.model)
         gridmask = config.gridmask.transform() if config.gridmask else None
         self.batches = Batches(
@@ -194,20 +195,33 @@ class _Run:
         total = torch.zeros((), device=self.device)
         for step, (images, labels) in enumerate(self.batches.epoch(epoch)):
             self.schedule.set_step((epoch - 1) * len(self.batches) + step)
-            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                logits = self.model(images)
-            loss = functional.cross_entropy(
-                logits.float(), labels, label_smoothing=self.config.label_smoothing
-            )
             self.model.zero_grad(set_to_none=True)
-            loss.backward()
+            parts = -(-len(labels) // self.config.norm_batch)
+            for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                    logits = self.model(pixels)
+                loss = functional.cross_entropy(
+                    logits.float(),
+                    answers,
+                    label_smoothing=self.config.label_smoothing,
+                    reduction="sum",
+                )
+                (loss / len(labels)).backward()
+                total += loss.detach()
             self.constraint.after_backward()
             for optimizer in self.optimizers:
                 optimizer.step()
             self.constraint.after_step()
-            total += loss.detach() * len(labels)
         self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
         return total.item() / (len(self.batches) * self.batches.batch_size)
+
+
+def _set_norm_momentum(model: nn.Module, config: TrainConfig) -> None:
+    """Running statistics that follow a whole batch by a tenth, whatever number of parts it has."""
+    share = min(1.0, config.norm_batch / config.batch_size)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 1 - 0.9**share
 
 
 @torch.inference_mode()
