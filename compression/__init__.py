@@ -16,6 +16,7 @@ from typing import Any
 _EXPORTS = {
     "CentroidConfig": "centroids",
     "train_centroids": "centroids",
+    "train_centroids_by_step": "centroids",
     "Checkpoint": "checkpoint",
     "CIFAR10_CLASSES": "data",
     "ImageSet": "data",
@@ -64,6 +65,8 @@ _EXPORTS = {
     "EpochResult": "training",
     "fine_tune": "training",
     "train": "training",
+    "train_by_step": "training",
+    "StepResult": "training",
     "FINE_TUNE": "training",
 }
 

@@ -19,7 +19,7 @@ from compression.data import ImageSet
 from compression.inputs import InputError, choice, real
 from compression.model import prunable_layers
 from compression.quantization import QuantizedModel, with_tied_model
-from compression.training import EpochResult, TrainConfig, train
+from compression.training import EpochResult, StepResult, TrainConfig, train_by_step
 
 GRADIENTS = ("mean", "sum")
 
@@ -168,10 +168,26 @@ def train_centroids(
     pruned weights stay exactly zero. `quantized` stays as it was. Raises InputError for empty image
     sets and a model without quantized layers.
     """
+    for result in train_centroids_by_step(
+        quantized, train_set, validation_set, config, device=device
+    ):
+        if isinstance(result, CentroidEpoch):
+            yield result
+
+
+def train_centroids_by_step(
+    quantized: QuantizedModel,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    config: CentroidConfig | None = None,
+    *,
+    device: str | torch.device | None = None,
+) -> Iterator[StepResult | CentroidEpoch]:
+    """`train_centroids` that also yields a StepResult after every step."""
     config = config or CentroidConfig()
     if not quantized.layers:
         raise InputError("quantized must hold at least one quantized layer, got none.")
-    epochs = train(
+    results = train_by_step(
         quantized.model,
         train_set,
         validation_set,
@@ -181,7 +197,10 @@ def train_centroids(
     )
     home = next(quantized.model.parameters()).device
     best = quantized
-    for result in epochs:
+    for result in results:
+        if isinstance(result, StepResult):
+            yield result
+            continue
         if result.best_epoch == result.epoch:
             best = with_tied_model(quantized, copy.deepcopy(result.best_model).to(home))
         yield CentroidEpoch(**vars(result), best=best)

@@ -1,4 +1,4 @@
-"""Training and fine-tuning as generators of per-epoch results.
+"""Training and fine-tuning as generators of per-epoch results, or of every step's.
 
 The recipe: convolutions by Muon (Jordan et al. 2024: Nesterov momentum whose step is
 orthogonalized), everything else by SGD with Nesterov momentum; one
@@ -9,7 +9,7 @@ was killed continues from its last epoch to the same bits.
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,9 +31,11 @@ __all__ = [
     "EpochResult",
     "EpochRow",
     "GridMaskConfig",
+    "StepResult",
     "TrainConfig",
     "fine_tune",
     "train",
+    "train_by_step",
 ]
 
 
@@ -69,6 +71,17 @@ class EpochResult(EpochRow):
     history: tuple[dict[str, float], ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """A step within an epoch, both counted from 1, and the batch's loss with augmentation."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    train_loss: float
+
+
 def train(
     model: nn.Module,
     train_set: ImageSet,
@@ -89,6 +102,32 @@ def train(
     been taken and the generator goes on. Raises InputError for empty image sets, unknown layers,
     masks of other shapes, and a resume file that is damaged or of another run.
     """
+    for result in train_by_step(
+        model,
+        train_set,
+        validation_set,
+        config,
+        masks=masks,
+        constraint=constraint,
+        resume=resume,
+        device=device,
+    ):
+        if isinstance(result, EpochResult):
+            yield result
+
+
+def train_by_step(
+    model: nn.Module,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    config: TrainConfig | None = None,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    constraint: Callable[[nn.Module], Constraint] | None = None,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Iterator[StepResult | EpochResult]:
+    """`train` that also yields a StepResult after every step, so that it can be left at any."""
     config = config or TrainConfig()
     for name, images in (("train_set", train_set), ("validation_set", validation_set)):
         if not len(images):
@@ -104,7 +143,7 @@ def train(
             yield _result(done, config, best_model)
     for epoch in range(done.epoch + 1, config.epochs + 1):
         started = time.perf_counter()
-        train_loss = run.epoch(epoch)
+        train_loss = yield from run.epoch(epoch)
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         loss, accuracy = _validate(run.model, validation_set, run.device)
@@ -188,15 +227,16 @@ class _Run:
         return ResumeFile(Path(path), asdict(self.config), start)
 
     @torch.enable_grad()
-    def epoch(self, epoch: int) -> float:
-        """One pass over the training images; returns the mean loss."""
+    def epoch(self, epoch: int) -> Generator[StepResult, None, float]:
+        """One pass over the training images, a result a step; returns the mean loss."""
         self.model.train()
         dtype = autocast_dtype(self.config.precision, self.device)
-        total = torch.zeros((), device=self.device)
+        total, steps = 0.0, len(self.batches)
         for step, (images, labels) in enumerate(self.batches.epoch(epoch)):
             self.schedule.set_step((epoch - 1) * len(self.batches) + step)
             self.model.zero_grad(set_to_none=True)
             parts = -(-len(labels) // self.config.norm_batch)
+            summed = torch.zeros((), device=self.device)
             for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
                 with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                     logits = self.model(pixels)
@@ -207,13 +247,17 @@ class _Run:
                     reduction="sum",
                 )
                 (loss / len(labels)).backward()
-                total += loss.detach()
+                summed += loss.detach()
             self.constraint.after_backward()
             for optimizer in self.optimizers:
                 optimizer.step()
             self.constraint.after_step()
-        self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
-        return total.item() / (len(self.batches) * self.batches.batch_size)
+            self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
+            total += summed.item()
+            yield StepResult(
+                epoch, self.config.epochs, step + 1, steps, summed.item() / len(labels)
+            )
+        return total / (steps * self.batches.batch_size)
 
 
 def _set_norm_momentum(model: nn.Module, config: TrainConfig) -> None:

@@ -23,7 +23,15 @@ from compression.optimizer import (
     restore_optimizers,
     save_optimizers,
 )
-from compression.training import FINE_TUNE, GridMaskConfig, TrainConfig, fine_tune, train
+from compression.training import (
+    FINE_TUNE,
+    GridMaskConfig,
+    StepResult,
+    TrainConfig,
+    fine_tune,
+    train,
+    train_by_step,
+)
 
 TINY = TrainConfig(epochs=3, batch_size=16, precision="float32", translate=2, cutout=6)
 GRIDMASK = GridMaskConfig((5, 9), ramp_epochs=2)
@@ -355,6 +363,44 @@ def test_a_run_can_be_stopped_between_epochs(images, validation):
     assert next(run).epoch == 1
     run.close()
     assert list(run) == []
+
+
+def test_every_step_is_told_and_the_run_may_be_left_at_any(images, validation):
+    config = dataclasses.replace(TINY, epochs=2)
+    results = list(train_by_step(tiny_net(), images, validation, config))
+    told = [(r.epoch, r.step) if isinstance(r, StepResult) else r.epoch for r in results]
+    assert told == [(1, 1), (1, 2), (1, 3), 1, (2, 1), (2, 2), (2, 3), 2]
+    losses = [r.train_loss for r in results if isinstance(r, StepResult) and r.epoch == 1]
+    assert results[3].train_loss == pytest.approx(sum(losses) / 3)
+    assert same_bits(
+        results[-1].best_model, list(train(tiny_net(), images, validation, config))[-1].best_model
+    )
+    run: Any = train_by_step(tiny_net(), images, validation, config)
+    next(run)
+    run.close()
+    assert list(run) == []
+
+
+def test_parts_of_a_batch_have_their_own_norm_statistics_and_one_step(images, validation):
+    """By hand: the two halves of the batch go through the model by themselves; gradients add up."""
+    config = TrainConfig(
+        epochs=1, batch_size=16, norm_batch=8, optimizer="sgd", sgd_lr=0.1, sgd_momentum=0,
+        sgd_weight_decay=0, warmup=0, translate=0, flip=False, precision="float32", seed=3,
+    )  # fmt: skip
+    few = images.head(16)
+    (result,) = train(tiny_net(), few, validation, config)
+    model = tiny_net().train()
+    model.norm.momentum = 1 - 0.9**0.5
+    ((batch, labels),) = Batches(few, batch_size=16, seed=3).epoch(1)
+    for part in (slice(0, 8), slice(8, 16)):
+        loss = functional.cross_entropy(model(batch[part]), labels[part], label_smoothing=0.1)
+        (loss / 2).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+    got = dict(result.best_model.state_dict())
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_a_constraint_is_bound_to_the_copy_and_called_about_every_step(images, validation):

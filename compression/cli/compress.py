@@ -98,6 +98,9 @@ def quantize_command(
     layer: Annotated[
         list[str] | None, typer.Option(help="LAYER=BITS, for one layer; may be repeated.")
     ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option(help="Re-estimate batch norm on training images.")
+    ] = False,
     train_epochs: Annotated[int, typer.Option(help="Epochs of centroid training.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the centroid training.")] = 0,
     source: SourceOption = "auto",
@@ -119,9 +122,13 @@ def quantize_command(
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
     label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
     steps = [*before.metadata.get("steps", ["as trained"]), f"k-means quantized to {label}"]
+    train_set = load_cifar10("train", source, data)
+    if recalibrate:
+        model = recalibrate_batch_norm(quantized.model, train_set.images)
+        quantized = dataclasses.replace(quantized, model=model)
+        steps.append("batch norm recalibrated")
     if epochs:
         config = dataclasses.replace(CentroidConfig(), epochs=epochs, seed=seed)
-        train_set = load_cifar10("train", source, data)
         validation_set = load_cifar10("validation", source, data)
         last = None
         with progress_bar() as bar:

@@ -1,9 +1,10 @@
 """`python -m compression record`: the recorded results in assets/results/, on the full data.
 
 For one shipped checkpoint: a scan on validation images; pruning by it, with recalibration and
-fine-tuning; and both the dense and the pruned model at 8, 4 and 2 bits, with and without centroid
-training. Everything is chosen on validation images; the accuracies are those of the 10,000 test
-images. Each row is written as soon as it is there, and a run that was killed goes on after it.
+fine-tuning; and both the dense and the pruned model at 8, 4 and 2 bits: as quantized, with batch
+norm recalibrated, and from there with trained centroids. Everything is chosen on validation images;
+the accuracies are those of the 10,000 test images. Each row is written as soon as it is there, and
+a run that was killed goes on after it.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from compression.sensitivity import suggest_sparsities
 from compression.training import FINE_TUNE, fine_tune
 
 BITS = (8, 4, 2)
+RECALIBRATION_IMAGES = 5000
 
 
 def record_command(
@@ -39,18 +41,20 @@ def record_command(
     max_drop: Annotated[float, typer.Option(help="Points a layer may lose by itself.")] = 1.0,
     fine_tune_epochs: Annotated[int, typer.Option(help="After pruning; 0 leaves it out.")] = 3,
     train_epochs: Annotated[int, typer.Option(help="Of centroid training; 0: none.")] = 1,
+    train_images: Annotated[int, typer.Option(help="For centroid training, the first N.")] = 45_000,
     data: DataOption = None,
 ) -> None:
     """Prune, quantize and train on the full CIFAR-10, a row for each result."""
+    whole("train_images", train_images, 500, 45_000)
     whole("fine_tune_epochs", fine_tune_epochs, 0, 100)
     whole("train_epochs", train_epochs, 0, 100)
     sets = {split: load_cifar10(split, "full", data) for split in ("train", "validation", "test")}
     command = (
         f"python -m compression record {scan.name} {out.name} --checkpoint {checkpoint} "
         f"--max-drop {max_drop:g} --fine-tune-epochs {fine_tune_epochs} "
-        f"--train-epochs {train_epochs}"
+        f"--train-epochs {train_epochs} --train-images {train_images}"
     )
-    recorder = Recorder(out, command, sets)
+    recorder = Recorder(out, command, sets, train_images)
     dense = load_checkpoint(checkpoint).model
     recorder.add("dense", lambda: (dense, {}, {}))
     pruned = recorder.pruned(dense, _suggested(scan, max_drop), fine_tune_epochs)
@@ -67,8 +71,10 @@ def _suggested(scan: Path, max_drop: float) -> dict[str, float]:
 class Recorder:
     """Rows of results in a file, each computed once."""
 
-    def __init__(self, path: Path, command: str, sets: dict[str, ImageSet]) -> None:
-        self.path, self.sets = path, sets
+    def __init__(
+        self, path: Path, command: str, sets: dict[str, ImageSet], train_images: int
+    ) -> None:
+        self.path, self.sets, self.train_images = path, sets, train_images
         self.content: dict[str, Any] = {
             "command": command, "machine": machine_record(), "rows": []
         }  # fmt: skip
@@ -99,7 +105,7 @@ class Recorder:
         """Pruned by the scan; then recalibrated; then fine-tuned. Kept beside the results file."""
         cut = prune(dense, sparsities)
         self.add("pruned", lambda: (cut.model, cut.masks, {}))
-        again = recalibrate_batch_norm(cut.model, self.sets["train"].images[:5000])
+        again = self._recalibrated(cut.model)
         self.add("pruned, recalibrated", lambda: (again, cut.masks, {}))
         if not epochs:
             return with_model(cut, again)
@@ -116,21 +122,26 @@ class Recorder:
         return with_model(cut, tuned)
 
     def quantized(self, name: str, model: Any, masks: dict[str, Any], epochs: int) -> None:
-        """8, 4 and 2 bits, each without and with centroid training."""
+        """8, 4 and 2 bits: as quantized, recalibrated, and with trained centroids."""
         for bits in BITS:
             plain = quantize(model, bits, masks)
+            again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
             self.add(f"{name}, {bits} bits", lambda plain=plain: _parts(plain))
+            self.add(f"{name}, {bits} bits, recalibrated", lambda again=again: _parts(again))
             if epochs:
                 self.add(
                     f"{name}, {bits} bits, trained",
-                    lambda plain=plain: _parts(self._trained(plain, epochs)),
+                    lambda again=again: _parts(self._trained(again, epochs)),
                 )
+
+    def _recalibrated(self, model: Any) -> Any:
+        return recalibrate_batch_norm(model, self.sets["train"].images[:RECALIBRATION_IMAGES])
 
     def _trained(self, quantized: QuantizedModel, epochs: int) -> QuantizedModel:
         config = dataclasses.replace(CentroidConfig(), epochs=epochs)
-        train_set, validation_set = self.sets["train"], self.sets["validation"]
+        train_set = self.sets["train"].head(self.train_images)
         return self._last(
-            train_centroids(quantized, train_set, validation_set, config), epochs
+            train_centroids(quantized, train_set, self.sets["validation"], config), epochs
         ).best  # fmt: skip
 
     def _last(self, epochs: Any, count: int) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from compression.report import Variant
+    from compression.training import StepResult
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ def status(text: str, fraction: float | None = None) -> str:
         percent = 100 * min(1.0, max(0.0, fraction))
         bar = f'<div class="cx-bar"><div style="width:{percent:.1f}%"></div></div>'
     return f'<div class="cx-status" role="status">{escape(text)}{bar}</div>'
+
+
+def step_fraction(result: "StepResult") -> float:
+    """How far a training run is after a step, 0 to 1."""
+    return (result.epoch - 1 + result.step / result.steps) / result.epochs
 
 
 def empty(text: str) -> str:

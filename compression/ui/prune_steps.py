@@ -124,21 +124,24 @@ def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer
     pruned = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before fine-tuning": pruned.accuracy}
     rows: list[Any] = []
-    yield gr.skip(), html.status(f"Epoch 1 of {epochs} ...", 0.02), gr.skip(), NO_CURVE
-    for epoch in compression.fine_tune(
+    for found in compression.train_by_step(
         before.model,
         explorer.images("train", session.source),
         validation,
         config,
         masks=before.masks,
     ):
-        rows.append(epoch)
+        if isinstance(found, compression.StepResult):
+            text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps} ..."
+            yield gr.skip(), html.status(text, html.step_fraction(found)), gr.skip(), gr.skip()
+            continue
+        rows.append(found)
         text = (
-            f"Epoch {epoch.epoch} of {epochs}: {epoch.accuracy:.2%} on the validation images, "
-            f"best {epoch.best_accuracy:.2%}, {epoch.seconds:.0f} s an epoch"
+            f"Epoch {found.epoch} of {epochs}: {found.accuracy:.2%} on the validation images, "
+            f"best {found.best_accuracy:.2%}, {found.seconds:.0f} s an epoch"
         )
         figure = gr.update(value=plots.recovery_curve(rows, epochs, levels), visible=True)
-        yield gr.skip(), html.status(text, epoch.epoch / epochs), gr.skip(), figure
+        yield gr.skip(), html.status(text, found.epoch / epochs), gr.skip(), figure
     best = rows[-1]
     step = f"fine-tuned {epochs} epochs, best of them {best.best_epoch}"
     session = _keep(explorer, session, before, best.best_model, "tuned", step)

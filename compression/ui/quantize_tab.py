@@ -45,6 +45,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
                     buttons=[],
                 )
             press = gr.Button("Quantize", variant="primary")
+            recover = gr.Button("Recalibrate batch norm")
             epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
             with gr.Row():
                 train = gr.Button("Train the centroids", interactive=False, min_width=150)
@@ -72,6 +73,10 @@ def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
         press.click(
             bound(steps.quantize_layers, explorer), [session, source, bits, overrides], outputs,
             api_name="quantize", **work,
+        ),
+        recover.click(
+            bound(steps.recalibrate, explorer), session, outputs,
+            api_name="recalibrate_quantized", **work,
         ),
         train.click(
             bound(steps.train, explorer), [session, epochs], outputs,

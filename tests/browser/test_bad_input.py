@@ -21,8 +21,8 @@ def test_the_actions_have_named_endpoints(client):
     named = set(client.view_api(return_format="dict")["named_endpoints"])
     assert named >= {
         "/gridmask", "/gridmask_gallery", "/gridmask_upload", "/scan", "/prune", "/recalibrate",
-        "/fine_tune", "/prune_fill_from_scan", "/quantize", "/train_centroids", "/compare",
-        "/latency", "/choose_model", "/upload_model",
+        "/fine_tune", "/prune_fill_from_scan", "/quantize", "/train_centroids",
+        "/recalibrate_quantized", "/compare", "/latency", "/choose_model", "/upload_model",
     }  # fmt: skip
 
 
