@@ -17,6 +17,7 @@ from compression.download import DownloadProgress
 from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import load_checkpoint
+from compression.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"train": 64, "validation": 20, "test": 30}
@@ -77,6 +78,23 @@ def test_train_writes_a_checkpoint_that_says_how_it_came_about(tmp_path):
     assert [file.name for file in out.parent.iterdir()] == ["net.safetensors"]
 
 
+def test_a_warm_restart_keeps_the_record_of_the_cycle_before(tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert run("train", first, "--epochs", 2).exit_code == 0
+    options = ("--recipe", "baseline-restart", "--epochs", 1, "--seed", 1, "--start", first)
+    done = run("train", second, *options)
+    assert done.exit_code == 0, done.stderr
+    before, after = load_checkpoint(first).metadata, load_checkpoint(second).metadata
+    assert before.pop("earlier") == []
+    assert after["earlier"] == [before]
+    assert [row["epoch"] for row in after["curves"]] == [1, 2, 3]
+    assert after["curves"][:2] == before["curves"]
+    assert after["best_epoch"] == 3
+    assert after["command"].endswith(f"--start {first}")
+    wrong = run("train", second, "--preset", "resnet9", "--start", first)
+    assert "start must be a resnet9, got a resnet9-s" in wrong.stderr
+
+
 def test_a_killed_run_goes_on_when_the_command_is_given_again(monkeypatch, tmp_path):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     assert run("train", whole, "--epochs", 2).exit_code == 0
@@ -107,7 +125,7 @@ def test_a_run_that_cannot_be_saved_is_not_lost(monkeypatch, tmp_path):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_checkpoint", full)
+        patch.setattr("compression.runs.save_checkpoint", full)
         assert isinstance(run("train", out, "--epochs", 1).exception, OSError)
     assert (tmp_path / "net.safetensors.resume").is_file()
 
@@ -130,7 +148,7 @@ def test_the_result_in_words(tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--recipe", "mixup"], "recipe must be one of baseline, gridmask, cutout, got 'mixup'."),
+        (["--recipe", "mixup"], f"recipe must be one of {', '.join(RECIPES)}, got 'mixup'."),
         (["--preset", "vgg"], "preset must be one of resnet9-s, resnet9, resnet9-t2g3, got 'vgg'."),
         (["--epochs", "0"], "epochs must be a whole number from 1 to 1000, got 0."),
         (["--seed", "-1"], "seed must be a whole number from 0 to 2147483647, got -1."),
@@ -169,7 +187,7 @@ def test_a_system_error_is_one_line_too(monkeypatch, capfd, tmp_path):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_module, "train", full)
+    monkeypatch.setattr(train_module, "train_checkpoint", full)
     status, _, errors = run_main(monkeypatch, capfd, "train", tmp_path / "net.safetensors")
     assert status == 2
     assert errors.endswith("Error: [Errno 28] No space left on device\n")

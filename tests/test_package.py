@@ -18,7 +18,7 @@ PACKAGE = ROOT / "compression"
 # A module may import those before it; a family (`scan_*`, `kmeans_*`) stands at one place.
 ORDER = (
     "inputs presets hardware data download gridmask augmentation resnet9 checkpoint model "
-    "inference masks constraints recipes optimizer resume training latency evaluation "
+    "inference masks constraints recipes optimizer resume training latency evaluation runs "
     "scan_ sensitivity scan_records recalibration pruning kmeans_ kmeans quantization centroids "
     "sizes packing report cli __main__ ui"
 ).split()

@@ -1,0 +1,98 @@
+"""A training run as a checkpoint: from a named recipe to a file that says how it came about."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+from compression.data import ImageSet
+from compression.evaluation import evaluate
+from compression.hardware import machine_record
+from compression.inputs import InputError, choice
+from compression.model import ResNet9, build_model, load_checkpoint, save_checkpoint
+from compression.recipes import RECIPES, TrainConfig
+from compression.training import EpochResult, train
+
+
+def train_checkpoint(
+    out: Path,
+    sets: dict[str, ImageSet],
+    *,
+    recipe: str = "baseline",
+    preset: str = "resnet9-s",
+    epochs: int | None = None,
+    seed: int = 0,
+    start: str | None = None,
+) -> Iterator[EpochResult]:
+    """Train by a recipe and write the checkpoint `out`; yields each epoch, the last once written.
+
+    sets: the splits `train`, `validation` and `test`. epochs: instead of the recipe's. start: a
+    checkpoint to train on from, a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983): its
+    own record goes into the new file, `curves` and `training_seconds` cover both. A run that was
+    killed goes on from the file beside `out`. Raises InputError, before the first epoch, for
+    unknown names and a start of another preset.
+    """
+    config = replace(RECIPES[choice("recipe", recipe, RECIPES)], seed=seed)
+    if epochs is not None:
+        config = replace(config, epochs=epochs)
+    model, earlier = _first_weights(preset, seed, start)
+    source = sets["train"].source
+    command = f"python -m compression train {out.name} --recipe {recipe} --preset {preset} "
+    command += f"--epochs {config.epochs} --seed {seed} --source {source}"
+    record: dict[str, Any] = {
+        "recipe": recipe,
+        "config": asdict(config),
+        "seed": seed,
+        "data": {"source": source, "train": len(sets["train"]), "test": len(sets["test"])},
+        "command": command + (f" --start {start}" if start else ""),
+        "earlier": earlier,
+        "machine": machine_record(),
+    }
+    return _epochs(model, config, sets, out, record, earlier)
+
+
+def _epochs(
+    model: ResNet9,
+    config: TrainConfig,
+    sets: dict[str, ImageSet],
+    out: Path,
+    record: dict[str, Any],
+    earlier: list[dict[str, Any]],
+) -> Iterator[EpochResult]:
+    resume = out.with_name(out.name + ".resume")
+    for result in train(model, sets["train"], sets["validation"], config, resume=resume):
+        if result.epoch == config.epochs:  # until this is done, the run can still be resumed
+            record |= _outcome(result, earlier, sets["test"])
+            save_checkpoint(cast(ResNet9, result.best_model), out, record)
+        yield result
+
+
+def _first_weights(
+    preset: str, seed: int, start: str | None
+) -> tuple[ResNet9, list[dict[str, Any]]]:
+    """The model to train, and the records of the cycles that made it, the oldest first."""
+    if start is None:
+        return build_model(preset, seed=seed), []
+    loaded = load_checkpoint(start)
+    if loaded.model.preset != preset:
+        raise InputError(f"start must be a {preset}, got a {loaded.model.preset}.")
+    before = dict(loaded.metadata)
+    return loaded.model, [*before.pop("earlier", []), before]
+
+
+def _outcome(
+    result: EpochResult, earlier: list[dict[str, Any]], test_set: ImageSet
+) -> dict[str, Any]:
+    """What a finished run says of itself, and the one final accuracy on the test images."""
+    test = evaluate(result.best_model, test_set.images, test_set.labels)
+    curves = list(earlier[-1].get("curves", [])) if earlier else []
+    done = len(curves)
+    curves += [row | {"epoch": done + row["epoch"]} for row in result.history]
+    return {
+        "curves": curves,
+        "best_epoch": done + result.best_epoch,
+        "training_seconds": sum(row["seconds"] for row in curves),
+        "validation_accuracy": result.best_accuracy,
+        "test_accuracy": test.accuracy,
+        "test_interval": [test.low, test.high],
+    }
