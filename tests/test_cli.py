@@ -92,7 +92,7 @@ def test_a_warm_restart_keeps_the_record_of_the_cycle_before(tmp_path):
     assert after["best_epoch"] == 3
     assert after["command"].endswith(f"--start {first}")
     wrong = run("train", second, "--preset", "resnet9", "--start", first)
-    assert "start must be a resnet9, got a resnet9-s" in wrong.stderr
+    assert str(wrong.exception) == "start must be a resnet9, got a resnet9-s."
 
 
 def test_a_killed_run_goes_on_when_the_command_is_given_again(monkeypatch, tmp_path):
