@@ -82,6 +82,10 @@ RECIPES = {
     # A second cycle from a checkpoint of the first (a warm restart), at half the learning rates.
     "baseline-restart": RESTART,
     "gridmask-restart": replace(RESTART, gridmask=GridMaskConfig(probability=0.5)),
+    # A third, lower cycle with fewer masks: a network of this size still underfits with many.
+    "gridmask-finish": replace(
+        RESTART, muon_lr=0.02, sgd_lr=0.007, gridmask=GridMaskConfig(probability=0.2)
+    ),
 }
 
 FINE_TUNE = TrainConfig(
