@@ -1,1 +1,1 @@
-"""Speed and memory beside what people use today; run by hand, never asserted in tests."""
+"""Speed and memory beside what people use today; run by hand, never timed in the test suite."""

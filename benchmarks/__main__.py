@@ -1,31 +1,39 @@
-"""Run the benchmarks: `python -m benchmarks`, or `python -m benchmarks --only NAME`.
+"""Measure the benchmarks: `python -m benchmarks`, one of them with `--only NAME`.
 
-Each benchmark is a module of this package with a `run()` that returns plain data. The answers are
-printed, and written as JSON with the machine that gave them.
+A full run takes about a quarter of an hour on two cores; leave the machine alone meanwhile. It
+writes benchmarks/results.json, the tables of benchmarks/README.md and benchmarks/growth.png.
 """
 
 import argparse
 import importlib
-import json
-from pathlib import Path
+import os
+import sys
 
-from compression.hardware import machine_record
+NAMES = ("scan", "kmeans", "gridmask", "evaluation", "training", "page", "codebooks")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-NAMES = ("kmeans",)
 
-
-def main() -> None:
-    """Run what was asked for, print it and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=NAMES, help="this one alone")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/last.json"))
-    options = parser.parse_args()
-    found = {}
-    for name in [options.only] if options.only else NAMES:
-        found[name] = importlib.import_module(f"benchmarks.{name}").run()
-        print(json.dumps({name: found[name]}, indent=1))
-    options.out.write_text(json.dumps({"machine": machine_record(), **found}, indent=1) + "\n")
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; 1 where a subject failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=NAMES, help="this subject alone")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to see that all works; kept apart"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="for us and the peers (default 2)")
+    parser.add_argument("--tables", action="store_true", help="only write the README's tables anew")
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, got {options.threads}")
+    # Before torch, NumPy or scikit-learn are loaded, here and in the processes that are started.
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(options.threads)))
+    suite = importlib.import_module("benchmarks.suite")
+    if options.tables:
+        suite.write_tables()
+        return 0
+    names = [options.only] if options.only else NAMES
+    return 0 if suite.run(names, quick=options.quick, threads=options.threads) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,171 +1,154 @@
-"""k-means on a line beside kmeans1d (exact) and scikit-learn: time, memory, and squared error.
+"""k-means on a line beside kmeans1d (exact), scikit-learn and fast-pytorch-kmeans.
 
-Every comparison gives all of them the same values in the same run, in turn; a time is the median
-over the runs, as wall time and as processor time of the process. Run `python -m benchmarks.kmeans`.
-The peers are imported when a function that needs them is called.
+All get the same weights in turn: the largest layer of the shipped checkpoint. What each ends at is
+compared with the optimum by its squared error, on that layer and on many other shapes of weights.
 """
 
-import importlib
-import json
-import statistics
-import time
-import tracemalloc
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compression.kmeans import kmeans_1d, squared_error
-
-Values = NDArray[np.float32]
-Clustering = tuple[NDArray[Any], NDArray[Any]]
-
-LAYER_SIZES = (864, 18432, 36864, 36864, 73728, 294912, 589824, 589824, 2560)
-LARGE_SIZES = (1728, 73728, 147456, 589824, 589824, 1179648, 4718592, 9437184, 9437184, 4194304)
-DISTRIBUTIONS = (
-    *("gaussian", "laplacian", "student t 3", "student t 1.5", "cauchy", "bimodal", "lognormal"),
-    *("uniform", "pruned", "outliers"),
+from benchmarks import fresh
+from benchmarks.kmeans_work import (
+    BITS,
+    DISTRIBUTIONS,
+    OURS,
+    Values,
+    cluster,
+    draw,
+    model_to_quantize,
+    weights,
 )
+from benchmarks.limits import Rates
+from benchmarks.pairs import Timed, Work, compared, in_turn, say
+from benchmarks.peers.clustering import METHODS, is_installed
+from benchmarks.results import Comparison, Figure, Growth, Row
+from compression.kmeans import squared_error
+from compression.quantization import quantize
+from compression.resnet9 import prunable_layers
+
+AIMS = {"kmeans1d": 50, "scikit-learn": 5, "fast-pytorch-kmeans": None}
+ROUNDS, MODEL_ROUNDS = 5, 5
+ERROR_VALUES, ERROR_BITS = 65_536, (2, 4, 8)
+EXACT_GROWTH = 131_072  # the exact method is run for at most so many values in the plot
+GROWTH = (4_096, 32_768, 131_072, 589_824)
 
 
-def speed(n: int = 589_824, bits: int = 8, runs: int = 5, exact_runs: int = 1) -> dict[str, Any]:
-    """Times and squared errors of the three on `n` Laplacian values, 2^bits clusters.
-
-    kmeans1d takes over half a minute a run at the default size, so it has `exact_runs` runs only.
-    """
-    values, k = draw("laplacian", n), 2**bits
-    methods = {"ours": kmeans_1d, "scikit-learn": _scikit_learn, "kmeans1d": _exact}
-    for method in methods.values():  # imports, and threads started
-        method(values[:1000], 4)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
-    errors: dict[str, float] = {}
-    for run in range(runs):
-        for name, method in methods.items():
-            if name != "kmeans1d" or run < exact_runs:
-                result, *taken = _timed(method, values, k)
-                times[name].append((taken[0], taken[1]))
-                errors[name] = squared_error(values, *result)
-    rows = {name: _summary(times[name]) | {"squared_error": errors[name]} for name in methods}
-    ours = rows["ours"]
-    for row in rows.values():
-        row["wall_over_ours"] = row["wall_s"] / ours["wall_s"]
-        row["cpu_over_ours"] = row["cpu_s"] / ours["cpu_s"]
-        row["error_over_exact"] = row["squared_error"] / errors["kmeans1d"]
-    return {"values": n, "clusters": k, "distribution": "laplacian", "methods": rows}
+def run(quick: bool, rates: Rates) -> Iterator[Row]:
+    """Everything about k-means; packages that are not installed are left out, saying so."""
+    installed = [name for name in METHODS if is_installed(name)]
+    for name in METHODS.keys() - set(installed):
+        say(f"  {name} is not installed: pip install -r benchmarks/requirements.txt")
+    yield from _speed(installed, quick, rates)
+    yield from _models(quick, rates)
+    if "kmeans1d" in installed:
+        for distribution in DISTRIBUTIONS:
+            yield _error_ratio(distribution, installed, quick)
+    yield _growth(installed, quick)
 
 
-def layers(sizes: tuple[int, ...] = LAYER_SIZES, bits: int = 8, runs: int = 5) -> dict[str, Any]:
-    """Time of ours for all layers of a model together, and the most memory held beyond its input.
+def _speed(peers: list[str], quick: bool, rates: Rates) -> Iterator[Comparison]:
+    values, bits = weights(quick), 4 if quick else BITS
+    for name in (OURS, *peers):
+        cluster(name, values[:1000], 4)  # imports, and threads started
+    works = [Work(n, lambda _, n=n: cluster(n, values, 2**bits)) for n in (OURS, *peers)]
+    ours, *others = in_turn(works, 2 if quick else ROUNDS, "k-means")
+    best = min(squared_error(values, *record.answers[0]) for record in (ours, *others))
+    held = {n: fresh.peak_mib("benchmarks.kmeans_work", n, quick) for n in (OURS, *peers)}
+    for record in others:
+        yield compared(
+            "kmeans",
+            f"{len(values):,} weights at {bits} bits",
+            ours,
+            record,
+            at_least=AIMS[record.name],
+            ours_mib=held[OURS],
+            peer_mib=held[record.name],
+            limit_s=rates.traffic_seconds(12 * len(values)),
+            limit_from="weights read once, labels written once",
+            agreement=_errors(values, best, ours, record),
+        )
 
-    Memory is what Python and NumPy allocate (tracemalloc), in a run that is not timed; labels and
-    centroids of one layer are let go before the next.
-    """
-    inputs = [draw("laplacian", n, seed) for seed, n in enumerate(sizes)]
-    kmeans_1d(inputs[0], 4)
 
-    def all_layers(*_: Any) -> Clustering:
-        for values in inputs:
-            result = kmeans_1d(values, 2**bits)
-        return result
+def _errors(values: Values, best: float, *records: Timed) -> str:
+    """The squared error of each over the least of all, in words."""
+    ratios = [
+        f"{record.name} {squared_error(values, *record.answers[-1]) / best:.5g} times"
+        for record in records
+    ]
+    return f"squared error over the least: {', '.join(ratios)}"
 
-    times = [_timed(all_layers, inputs[0], 0)[1:] for _ in range(runs)]
-    tracemalloc.start()
-    all_layers()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return {"sizes": list(sizes), "values": sum(sizes), "clusters": 2**bits} | (
-        _summary(times) | {"peak_extra_bytes": peak}
+
+def _models(quick: bool, rates: Rates) -> Iterator[Comparison]:
+    """Whole models at 8 bits, without a peer."""
+    aims = {"resnet9-s": (1.5, None), "resnet9-t2g3": (15.0, 1024.0)}
+    for preset, (seconds, mib) in list(aims.items())[: 1 if quick else None]:
+        model = model_to_quantize(preset)
+        work = Work("quantize", lambda _, model=model: quantize(model, BITS))
+        (timed,) = in_turn([work], 2 if quick else MODEL_ROUNDS, preset)
+        held = fresh.peak_mib("benchmarks.kmeans_work", preset, quick)
+        count = sum(layer.weight.numel() for layer in prunable_layers(model).values())
+        aim = f"under {seconds:g} s" + (f" and {mib / 1024:g} GiB" if mib else "")
+        row = compared(
+            "kmeans",
+            f"all {count:,} weights of {preset} at {BITS} bits",
+            timed,
+            aim=aim,
+            holds=float(np.median(timed.seconds)) < seconds and (mib is None or held < mib),
+            ours_mib=held,
+            limit_s=rates.traffic_seconds(12 * count),
+            limit_from="weights read once, labels written once",
+        )
+        yield row
+
+
+def _error_ratio(distribution: str, peers: list[str], quick: bool) -> Figure:
+    """How far ours is above the optimum at worst, in percent, and the others beside it."""
+    values = draw(distribution, 4096 if quick else ERROR_VALUES)
+    widths = ERROR_BITS[:2] if quick else ERROR_BITS
+    worst: dict[str, list[float]] = {}
+    for bits in widths:
+        best = squared_error(values, *cluster("kmeans1d", values, 2**bits))
+        for name in (OURS, *(peer for peer in peers if peer != "kmeans1d")):
+            error = squared_error(values, *cluster(name, values, 2**bits))
+            worst.setdefault(name, []).append(excess_percent(error, best))
+    others = [
+        f"{name} {', '.join(f'{ratio:.3g} %' for ratio in ratios)}"
+        for name, ratios in worst.items()
+        if name != OURS
+    ]
+    say(f"  {distribution}: {worst}")
+    return Figure(
+        "kmeans",
+        f"squared error above the optimum, {distribution}",
+        max(worst[OURS]),
+        "%",
+        aim="at most 0.1 %",
+        holds=max(worst[OURS]) <= 0.1,
+        note=f"the worst of {', '.join(map(str, widths))} bits, {len(values):,} values; "
+        f"at those bits {'; '.join(others)}",
     )
 
 
-def error_ratios(n: int = 65_536, bits: tuple[int, ...] = (2, 3, 4, 8)) -> list[dict[str, Any]]:
-    """Squared error of ours and of scikit-learn over the optimum, by distribution and bit width.
+def excess_percent(error: float, best: float) -> float:
+    """By how many percent `error` is above `best`; 0 where both are nothing but rounding.
 
-    The optimum's centroids are float64; ours are float32.
+    Never below 0: kmeans1d's own sums round too, and its centroids are not float32.
     """
-    rows = []
-    for distribution in DISTRIBUTIONS:
-        values = draw(distribution, n)
-        for width in bits:
-            best = squared_error(values, *_exact(values, 2**width))
-            ours = squared_error(values, *kmeans_1d(values, 2**width))
-            other = squared_error(values, *_scikit_learn(values, 2**width))
-            row = {"distribution": distribution, "bits": width, "values": n}
-            rows.append(row | {"ours": ours / best, "scikit-learn": other / best})
-    return rows
+    if best <= 1e-9 and error <= 1e-9:
+        return 0.0
+    return round(max(0.0, 100 * (error / best - 1)), 5) if best > 0 else float("inf")
 
 
-def draw(distribution: str, n: int, seed: int = 0) -> Values:
-    """`n` float32 values of one of DISTRIBUTIONS; the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    if distribution.startswith("student"):
-        return rng.standard_t(float(distribution.split()[-1]), size=n).astype(np.float32)
-    if distribution == "pruned":  # the largest third in magnitude of three times as many
-        wide = rng.normal(size=3 * n)
-        return wide[np.argsort(np.abs(wide))[2 * n :]].astype(np.float32)
-    sources: dict[str, Callable[[], NDArray[np.float64]]] = {
-        "gaussian": lambda: rng.normal(size=n),
-        "laplacian": lambda: rng.laplace(size=n),
-        "cauchy": lambda: rng.standard_cauchy(size=n),
-        "bimodal": lambda: np.where(
-            rng.random(n) < 0.3, rng.normal(-3, 0.1, n), rng.normal(2, 1, n)
-        ),
-        "lognormal": lambda: rng.lognormal(0, 1.5, n),
-        "uniform": lambda: rng.random(n),
-        "outliers": lambda: np.where(
-            np.arange(n) < 5, 1e6 * np.arange(-2, n - 2), rng.normal(size=n)
-        ),
-    }
-    return sources[distribution]().astype(np.float32)
-
-
-def _exact(values: Values, k: int) -> Clustering:
-    """kmeans1d, on values less their median: its prefix sums lose precision far from zero."""
-    middle = float(np.median(values))
-    result = _peer("kmeans1d").cluster((values.astype(np.float64) - middle).tolist(), k)
-    return np.array(result.centroids) + middle, np.array(result.clusters)
-
-
-def _scikit_learn(values: Values, k: int) -> Clustering:
-    means = _peer("sklearn.cluster").KMeans(n_clusters=k, n_init=1, random_state=0)
-    labels = means.fit_predict(values[:, None])
-    return means.cluster_centers_[:, 0], labels
-
-
-def _peer(module: str) -> ModuleType:
-    package = {"sklearn.cluster": "scikit-learn"}.get(module, module)
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise RuntimeError(f"This comparison needs {package}: pip install {package}") from error
-
-
-def _timed(
-    method: Callable[[Values, int], Clustering], values: Values, k: int
-) -> tuple[Clustering, float, float]:
-    """The result, wall seconds, and processor seconds of all threads of the process."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = method(values, k)
-    return result, time.perf_counter() - wall, time.process_time() - cpu
-
-
-def _summary(times: list[Any]) -> dict[str, Any]:
-    walls, cpus = zip(*times, strict=True)
-    median = statistics.median
-    return {"runs": len(times), "wall_s": median(walls), "cpu_s": median(cpus)}
-
-
-def run() -> dict[str, Any]:
-    """Everything above at its default size: several minutes, nearly all of it kmeans1d's."""
-    return {
-        "speed": speed(),
-        "layers": layers(),
-        "large_layers": layers(LARGE_SIZES, runs=3),
-        "error_ratios": error_ratios(),
-    }
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(), indent=1))
+def _growth(peers: list[str], quick: bool) -> Growth:
+    sizes = (1024, 4096) if quick else GROWTH
+    seconds: dict[str, list[float]] = {name: [] for name in (OURS, *peers)}
+    for size in sizes:
+        values = draw("laplacian", size) * np.float32(0.02)
+        names = [n for n in seconds if n != "kmeans1d" or size <= EXACT_GROWTH]
+        works = [Work(n, lambda _, n=n, v=values: cluster(n, v, 2**BITS)) for n in names]
+        for record in in_turn(works, 1, f"k-means of {size:,}"):
+            seconds[record.name].append(record.seconds[0])
+    lines = {name: tuple(line) for name, line in seconds.items()}
+    x = tuple(float(size) for size in sizes)
+    return Growth("kmeans", f"k-means, {BITS} bits", "weights (parameters)", x, lines)

@@ -1,0 +1,1 @@
+"""The usual ways, written as they are usually written: fair, short, and tested against ours."""
