@@ -125,8 +125,9 @@ class GridMask(nn.Module):
         angle = self._uniform(count) * math.radians(self.rotate)
         masked = self._uniform(count) < self.current_probability
         kept = _in_stripes(height, width, d, stripe, delta_x, delta_y, angle)
-        kept ^= self.invert
-        return kept.logical_or_(~masked[:, None, None])
+        if self.invert:
+            kept.logical_not_()
+        return kept.index_fill_(0, (~masked).nonzero().flatten(), True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images with their grids deleted, of the same shape, dtype and device."""
@@ -162,19 +163,28 @@ def _in_stripes(
     cosine, sine = (angle.cos() / d)[:, None], (angle.sin() / d)[:, None]
     row_start = (((height - 1) / 2 - delta_y + GUARD) / d)[:, None]
     column_start = (((width - 1) / 2 - delta_x + GUARD) / d)[:, None]
-    row = _phase(down * cosine + row_start)[:, :, None] + _phase(right * sine)[:, None, :]
-    column = _phase(column_start - down * sine)[:, :, None] + _phase(right * cosine)[:, None, :]
     # Phases are unsigned; shifting both sides by half a turn compares them as signed integers.
+    row_down = _phase(down * cosine + row_start)[:, :, None] + _HALF_TURN
+    row_right = _phase(right * sine)[:, None, :]
+    column_down = _phase(column_start - down * sine)[:, :, None] + _HALF_TURN
+    column_right = _phase(right * cosine)[:, None, :]
     last = (stripe / d * _TURN).round().long() - 1 - 2**31
     below = last.clamp(-(2**31), 2**31 - 1).int()[:, None, None]
-    inside = (row + _HALF_TURN <= below).logical_or_(column + _HALF_TURN <= below)
-    return inside.logical_and_((stripe > 0)[:, None, None])
+    kept = torch.empty(len(d), height, width, dtype=torch.bool)
+    step = max(1, _PART_PIXELS // (height * width))
+    for start in range(0, len(d), step):
+        part = slice(start, start + step)
+        row = row_down[part] + row_right[part]
+        column = column_down[part] + column_right[part]
+        torch.le(torch.minimum(row, column), below[part], out=kept[part])
+    return kept.index_fill_(0, (stripe == 0).nonzero().flatten(), False)
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)
+_PART_PIXELS = 2**17  # masks of so many pixels at a time: their phases stay in cache
 
 
 def _phase(units: Tensor) -> Tensor:
     """Positions in units of the grid (float64) -> their fractional part as a wrapping int32."""
     steps = ((units - units.floor()) * _TURN).long()  # 0 .. 2^32 - 1, or 2^32 from rounding
-    return ((steps + 2**31) % 2**32 - 2**31).int()
+    return steps.int()  # keeps the lower 32 bits
