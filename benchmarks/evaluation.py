@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from benchmarks import fresh
 from benchmarks.limits import Rates, layer_macs
 from benchmarks.pairs import Work, compared, in_turn
-from benchmarks.peers.training import EVALUATION_BATCH, eager_predictions
+from benchmarks.peers.training import BATCH, eager_predictions
 from benchmarks.results import Row
 from benchmarks.subjects import images_of, shipped_model
 from compression.evaluation import evaluate
@@ -35,7 +35,7 @@ def run(quick: bool, rates: Rates) -> Iterator[Row]:
         limit_s=rates.compute_seconds(macs),
         limit_from="the network's arithmetic in float32",
         agreement=f"{differing} of {len(images):,} predictions differ",
-        note=f"the loop's batches hold {EVALUATION_BATCH} images",
+        note=f"the loop's batches hold {BATCH} images",
     )
 
 

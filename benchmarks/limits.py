@@ -6,7 +6,7 @@ program that computes less, as a scan that leaves out what is settled, can.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -107,8 +107,11 @@ def _counting_hook(found: dict[str, int], name: str) -> Callable[..., None]:
     return count
 
 
-def scan_macs(model: ResNet9, levels: int) -> int:
+def scan_macs(model: ResNet9, levels: int, layers: Collection[str]) -> int:
     """A whole scan's multiply-accumulates for one image, with nothing left out but what is in front
     of the pruned layer: the dense model once, and for each point the layers from the pruned on."""
-    macs = list(layer_macs(model).values())
-    return sum(macs) + levels * sum(sum(macs[first:]) for first in range(len(macs)))
+    macs = layer_macs(model)
+    from_there_on = dict(
+        zip(macs, (sum([*macs.values()][k:]) for k in range(len(macs))), strict=True)
+    )
+    return sum(macs.values()) + levels * sum(from_there_on[name] for name in layers)

@@ -56,7 +56,7 @@ def _comparisons(
 ) -> Iterator[Comparison]:
     images, levels = len(setting.data), len(setting.levels)
     work = f"scan of {len(setting.layers)} layers x {levels} levels, {images:,} images"
-    macs = images * scan_macs(setting.model, levels)
+    macs = images * scan_macs(setting.model, levels, setting.layers)
     held = {name: fresh.peak_mib("benchmarks.scan_work", name, quick) for name in timed}
     aims = {(FAST, PICTURES): 10, (EXACT, PICTURES): 6}
     for ours in (FAST, EXACT):

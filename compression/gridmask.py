@@ -181,7 +181,7 @@ def _in_stripes(
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)
-_PART_PIXELS = 2**17  # masks of so many pixels at a time: their phases stay in cache
+_PART_PIXELS = 2**18  # masks of so many pixels at a time: their phases stay in cache
 
 
 def _phase(units: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torchvision import transforms
 from benchmarks.peers.scan import PictureDataset
 from compression.data import CHANNEL_MEAN, CHANNEL_STD, ImageSet
 
-BATCH, EVALUATION_BATCH = 128, 256
+BATCH = 128
 AUGMENT: Callable[[Any], Tensor] = transforms.Compose(
     [
         transforms.RandomCrop(32, padding=4),
@@ -52,7 +52,7 @@ def eager_predictions(model: nn.Module, images: Tensor) -> Tensor:
     model.eval()
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (CHANNEL_MEAN, CHANNEL_STD))
     answers = []
-    for part in images.split(EVALUATION_BATCH):
+    for part in images.split(BATCH):
         pixels = part.permute(0, 3, 1, 2).float().contiguous() / 255
         answers.append(model((pixels - mean) / std).argmax(1))
     return torch.cat(answers)
