@@ -10,7 +10,8 @@ import typer
 from compression.cli.compress import prune_command, quantize_command
 from compression.cli.download import download_command
 from compression.cli.measure import compare_command, evaluate_command, scan_command
-from compression.cli.record import record_command
+from compression.cli.pack import inspect_command, pack_command, unpack_command
+from compression.cli.reproduce import reproduce_command
 from compression.cli.train import train_command
 from compression.inputs import InputError
 
@@ -26,7 +27,10 @@ app.command("scan")(scan_command)
 app.command("prune")(prune_command)
 app.command("quantize")(quantize_command)
 app.command("compare")(compare_command)
-app.command("record")(record_command)
+app.command("pack")(pack_command)
+app.command("unpack")(unpack_command)
+app.command("inspect")(inspect_command)
+app.command("reproduce")(reproduce_command)
 app.command("download")(download_command)
 
 

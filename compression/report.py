@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from compression.data import ImageSet
 from compression.evaluation import Complexity, Evaluation, Latency, evaluate, measure_complexity
 from compression.inputs import InputError
-from compression.model import Checkpoint, prunable_layers
-from compression.quantization import QuantizedLayer, QuantizedModel, quantized_layer_of
+from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.sizes import SizeReport, measure_size
+from compression.stored import StoredModel
 
 
 @dataclass(frozen=True)
@@ -67,33 +67,16 @@ def make_variant(
     )
 
 
-def variant_of_checkpoint(name: str, checkpoint: Checkpoint, test_set: ImageSet) -> Variant:
-    """The variant that a checkpoint file holds: its zeros are masks, its metadata names its bits.
-
-    A layer whose metadata claims bits but which has more distinct values than that counts as
-    float32.
-    """
-    layers = prunable_layers(checkpoint.model)
-    masks = {
-        layer: module.weight != 0
-        for layer, module in layers.items()
-        if bool((module.weight == 0).any())
-    }
-    claimed = checkpoint.metadata.get("bits")
-    bits = claimed if isinstance(claimed, dict) else {}
-    found = {
-        layer: quantized_layer_of(layer, layers[layer].weight, width, masks.get(layer))
-        for layer, width in bits.items()
-        if layer in layers and isinstance(width, int) and 1 <= width <= 8
-    }
-    steps = checkpoint.metadata.get("steps")
+def variant_of(stored: StoredModel, test_set: ImageSet, *, name: str | None = None) -> Variant:
+    """The variant that a file holds, measured; name: instead of the file's."""
+    parts = stored.parts
     return make_variant(
-        name,
-        [str(step)[:80] for step in steps[:20]] if isinstance(steps, list) else ["as trained"],
-        checkpoint.model,
+        name or stored.name,
+        stored.steps,
+        parts.model,
         test_set,
-        masks=masks,
-        layers={layer: quantized for layer, quantized in found.items() if quantized},
+        masks=parts.masks,
+        layers=parts.layers,
     )
 
 

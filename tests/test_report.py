@@ -20,9 +20,10 @@ from compression.report import (
     row_of,
     to_csv,
     to_json,
-    variant_of_checkpoint,
+    variant_of,
     with_latency,
 )
+from compression.stored import of_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_disagreements_are_ordered_by_how_varied_the_answers_are(dense):
 
 def test_checkpoint_file_gives_back_masks_and_codebooks(small, images):
     metadata = {"steps": ["pruned"], "bits": {"res2.first": 2, "linear": 4, "conv1": 2}}
-    found = variant_of_checkpoint("file", Checkpoint(small.model, metadata), images)
+    found = variant_of(of_checkpoint("file", Checkpoint(small.model, metadata)), images)
     assert set(found.masks) == {"res2.first"}
     assert torch.equal(found.masks["res2.first"], small.masks["res2.first"])
     assert set(found.layers) == {"res2.first", "linear"}  # conv1 holds more than 4 values
@@ -95,5 +96,5 @@ def test_checkpoint_file_gives_back_masks_and_codebooks(small, images):
 
 @pytest.mark.parametrize("metadata", [{}, {"steps": 3, "bits": "four"}, {"bits": {"conv1": None}}])
 def test_checkpoint_metadata_of_odd_types_is_passed_over(small, images, metadata):
-    found = variant_of_checkpoint("file", Checkpoint(small.model, metadata), images)
+    found = variant_of(of_checkpoint("file", Checkpoint(small.model, metadata)), images)
     assert found.steps == ("as trained",) and found.layers == {}

@@ -22,7 +22,8 @@ from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_lay
 from compression.pruning import prune, with_model
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
-from compression.report import row_of, variant_of_checkpoint
+from compression.report import row_of, variant_of
+from compression.stored import load_stored
 from compression.training import FINE_TUNE, fine_tune
 
 CheckpointArgument = Annotated[
@@ -157,5 +158,5 @@ def _finish(
     metadata = kept | extra | {"steps": steps}
     save_checkpoint(model, out, metadata)
     test_set = load_cifar10("test", source, data)
-    variant = variant_of_checkpoint(out.stem, load_checkpoint(out), test_set)
+    variant = variant_of(load_stored(out), test_set)
     show({"checkpoint": str(out)} | row_of(variant), json_output)

@@ -19,8 +19,8 @@ from compression.data import ImageSet, load_cifar10
 from compression.evaluation import evaluate, measure_complexity, measure_latency
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice, real, whole
-from compression.model import load_checkpoint, prunable_layers
-from compression.report import row_of, to_csv, to_json, variant_of_checkpoint, with_latency
+from compression.model import prunable_layers
+from compression.report import row_of, to_csv, to_json, variant_of, with_latency
 from compression.scan_records import record_scan, save_scan
 from compression.sensitivity import (
     SensitivityPoint,
@@ -30,6 +30,7 @@ from compression.sensitivity import (
     scan_csv,
     suggest_sparsities,
 )
+from compression.stored import load_stored
 
 CheckpointArgument = Annotated[
     str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
@@ -48,7 +49,7 @@ def evaluate_command(
     json_output: JsonOption = False,
 ) -> None:
     """Accuracy with its 95 % interval, the per-class report, MACs and parameters."""
-    model = load_checkpoint(checkpoint).model
+    model = load_stored(checkpoint).model
     found = evaluate(model, *_labelled(split, source, data, images))
     cost = measure_complexity(model)
     result: dict[str, Any] = {
@@ -83,7 +84,7 @@ def scan_command(
     json_output: JsonOption = False,
 ) -> None:
     """Prune one layer at a time and measure; on validation images."""
-    model = load_checkpoint(checkpoint).model
+    model = load_stored(checkpoint).model
     known = prunable_layers(model)
     chosen = [choice("layer", layer, known) for layer in layers.split(",") if layer] or list(known)
     fractions = parse_numbers("levels", levels)
@@ -140,8 +141,7 @@ def compare_command(
     with progress_bar() as bar:
         task = bar.add_task("Measuring", total=len(checkpoints))
         for name in checkpoints:
-            loaded = load_checkpoint(name)
-            variants.append(variant_of_checkpoint(Path(name).stem, loaded, test_set))
+            variants.append(variant_of(load_stored(name), test_set))
             bar.advance(task)
     if latency:
         models = {str(k): variant.model for k, variant in enumerate(variants)}

@@ -36,7 +36,7 @@ class Explorer:
         self.source = source if source != "auto" else "full" if self.has_full() else "sample"
         self.preset = DEFAULT_PRESET
         if start not in SHIPPED:
-            self.preset = compression.load_checkpoint(start).model.preset
+            self.preset = compression.load_stored(start).model.preset
         self._lock = threading.RLock()
         self._images: dict[tuple[str, str], ImageSet] = {}
         self._shipped: dict[str, Variant] = {}
@@ -106,6 +106,5 @@ class Explorer:
         self.variant(self.key_of(self.start, self.source))
 
     def _measure(self, path: str, name: str, source: str) -> "Variant":
-        return compression.variant_of_checkpoint(
-            name, compression.load_checkpoint(path), self.images("test", source)
-        )
+        stored = compression.load_stored(path)
+        return compression.variant_of(stored, self.images("test", source), name=name)

@@ -1,0 +1,44 @@
+"""`python -m compression reproduce`: the course report from start to end, in one folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compression.cli.common import DataOption
+from compression.inputs import InputError
+from compression.reproduction import Reproduction
+from compression.reproduction_config import ReproductionConfig, load_config
+
+QUICK = Path(__file__).resolve().parents[2] / "assets" / "reproduce" / "quick.toml"
+
+
+def reproduce_command(
+    folder: Annotated[Path, typer.Argument(help="Where every step leaves its file.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file; see assets/reproduce/ for the fields.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Minutes: bundled sample, shipped checkpoints.")
+    ] = False,
+    data: DataOption = None,
+) -> None:
+    """Train, scan, prune, fine-tune, quantize, train the centroids, pack and measure.
+
+    Given again after a kill, it goes on where it was. FOLDER/results.md is the table.
+    """
+    if quick and config is not None:
+        raise InputError("--quick must stand alone, got a --config too.")
+    path = QUICK if quick else config
+    settings = load_config(path) if path else ReproductionConfig()
+    command = f"python -m compression reproduce {folder.name}"
+    command += " --quick" if quick else f" --config {path.name}" if path else ""
+    run = Reproduction(
+        settings,
+        folder,
+        command=command,
+        data=data,
+        notify=lambda text: typer.echo(text, err=True),
+    )
+    run.run()
+    typer.echo((folder / "results.md").read_text(), nl=False)

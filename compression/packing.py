@@ -1,0 +1,166 @@
+"""The compressed model as one file whose bytes are counted on disk, and back to the same network.
+
+For each layer the file holds its codebook and its index, entropy-coded (`packing_codes.py`); a
+layer that is not quantized keeps its float32 values, with an index of zeros where it is pruned.
+Loading gives weights bit for bit; biases and batch norm come in half precision, which moves no
+accuracy (`packing_vectors.py`). The container, its checksum and its limits are in
+`packing_file.py`, the checks of a user's file in `packing_reader.py`, other ways to store a layer
+in `packing_ladder.py`.
+"""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compression.data import CHANNEL_MEAN, CHANNEL_STD
+from compression.inputs import InputError
+from compression.packing_codes import encode
+from compression.packing_file import PackedFormatError, Tensors, is_packed, write_container
+from compression.packing_info import PackedInfo, PackedLayer, describe
+from compression.packing_reader import FLOAT, VECTORS, PackedFile
+from compression.packing_vectors import set_vectors_, vector_count, vectors_of
+from compression.presets import CIFAR10_CLASSES
+from compression.quantization import QuantizedLayer, QuantizedModel
+from compression.resnet9 import ResNet9, build_model, count_parameters, prunable_layers
+
+__all__ = [
+    "PackedFormatError",
+    "PackedInfo",
+    "PackedLayer",
+    "inspect_packed",
+    "is_packed",
+    "load_packed",
+    "load_packed_parts",
+    "save_packed",
+]
+
+
+class Packable(Protocol):
+    """What has a ResNet-9 and may have quantized layers: a Variant, a QuantizedModel."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+
+def save_packed(variant: Packable, path: str | os.PathLike[str]) -> PackedInfo:
+    """Write `variant` (a Variant, a QuantizedModel, a PrunedModel) as one packed file.
+
+    Its `layers` say which layers are quantized, its `name` and `steps` go into the metadata, where
+    it has them. Saving twice gives the same bytes. Returns the account of all bytes. Raises
+    InputError for a network that is no ResNet9 of a preset, for weights that are not those of their
+    codebooks, and for values that are not finite.
+    """
+    model, layers = variant.model, getattr(variant, "layers", {})
+    if not isinstance(model, ResNet9):
+        raise InputError(f"model must be a ResNet9 of a preset, got {type(model).__name__}.")
+    quantized: dict[str, QuantizedLayer] = layers if isinstance(layers, dict) else {}
+    tensors: Tensors = {VECTORS: vectors_of(model)}
+    described: dict[str, list[int | None]] = {}
+    for name, module in prunable_layers(model).items():
+        weight = module.weight.detach().cpu()
+        if name in quantized:
+            layer = quantized[name]
+            tensors |= _quantized_tensors(layer, weight)
+            described[name] = [layer.bits, layer.zero_code]
+        else:
+            tensors |= _float_tensors(name, weight)
+            described[name] = [FLOAT, None]
+    about = {
+        "preset": model.preset,
+        "classes": list(CIFAR10_CLASSES),
+        "mean": CHANNEL_MEAN,
+        "std": CHANNEL_STD,
+        "name": str(getattr(variant, "name", "")),
+        "recipe": [str(step) for step in getattr(variant, "steps", ())],
+        "layers": described,
+    }
+    write_container(Path(path), about, tensors)
+    return inspect_packed(path)
+
+
+def load_packed(path: str | os.PathLike[str]) -> ResNet9:
+    """The network of a packed file, in eval mode, with float32 weights; as `load_checkpoint` does.
+
+    Raises PackedFormatError, one sentence, for a file that is no sound packed model of this
+    version; memory is taken for the file and for one network of its preset only.
+    """
+    return load_packed_parts(path)[0].model  # pyright: ignore[reportReturnType]
+
+
+def load_packed_parts(path: str | os.PathLike[str]) -> tuple[QuantizedModel, dict[str, Any]]:
+    """The network with its quantized layers and masks (where it has zeros), and the metadata."""
+    file = PackedFile(Path(path))
+    model = build_model(file.preset)
+    layers: dict[str, QuantizedLayer] = {}
+    masks: dict[str, Tensor] = {}
+    for name, module in prunable_layers(model).items():
+        weight, quantized = file.layer(name, tuple(module.weight.shape))
+        if quantized is not None:
+            layers[name] = quantized
+        if (weight == 0).any():
+            masks[name] = weight != 0
+        module.weight.data = weight
+    set_vectors_(model, file.vectors(vector_count(model)))
+    return QuantizedModel(model.eval(), layers, masks), file.about
+
+
+def inspect_packed(path: str | os.PathLike[str]) -> PackedInfo:
+    """Account for each byte of a packed file; raises PackedFormatError as `load_packed` does."""
+    file = PackedFile(Path(path))
+    model = build_model(file.preset)
+    found: list[PackedLayer] = []
+    gzip = zlib.compressobj(wbits=31)
+    gzipped = len(gzip.compress(file.vectors(vector_count(model)).float().numpy().tobytes()))
+    for name, module in prunable_layers(model).items():
+        shape = tuple(module.weight.shape)
+        found.append(file.account(name, shape))
+        gzipped += len(gzip.compress(file.layer(name, shape)[0].numpy().tobytes()))
+    gzipped += len(gzip.flush())
+    statistics = sum(b.numel() for b in model.buffers() if b.is_floating_point())
+    return describe(
+        file.about,
+        total_bytes=file.size,
+        layers=tuple(found),
+        vector_bytes=file.tensors[VECTORS].nbytes,
+        full_vector_bytes=4 * (vector_count(model) + statistics),
+        parameters=count_parameters(model),
+        gzip_bytes=gzipped,
+    )
+
+
+def _quantized_tensors(layer: QuantizedLayer, weight: Tensor) -> Tensors:
+    codes, codebook = layer.indices.cpu(), layer.codebook.detach().cpu().float()
+    if not torch.equal(_bits(codebook[codes.long()]), _bits(weight)):
+        raise InputError(f"weights of {layer.name} must be those of its codebook, got others.")
+    index = encode(codes.flatten().numpy().astype(np.int32), len(codebook))
+    return {
+        f"{layer.name}.codebook": _narrowest(codebook),
+        f"{layer.name}.index": index.joined(),
+    }
+
+
+def _float_tensors(name: str, weight: Tensor) -> Tensors:
+    """All values, or the kept ones and an index of 0 (a zero) and 1 (a value)."""
+    flat = weight.flatten().contiguous()
+    if not bool(torch.isfinite(flat).all()):
+        raise InputError(f"weights of {name} must be finite, got NaN or infinity.")
+    kept = _bits(flat) != 0  # -0 is a value, so that every bit comes back
+    if bool(kept.all()):
+        return {f"{name}.values": flat.numpy()}
+    index = encode(kept.numpy().astype(np.int32), 2)
+    return {f"{name}.values": flat[kept].numpy(), f"{name}.index": index.joined()}
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.contiguous().view(torch.int32)
+
+
+def _narrowest(values: Tensor) -> np.ndarray:
+    """As float16 where that holds each value exactly, else as float32."""
+    half = values.half()
+    return (half if torch.equal(half.float(), values) else values).numpy()

@@ -1,0 +1,151 @@
+"""The container of a packed model: safetensors with one metadata entry, and a checksum over it all.
+
+The tensor `sha256` holds the digest of the whole file with its own 32 bytes as zeros, so that no
+byte can change unseen. One entry of metadata, because safetensors writes several in no fixed order,
+and the same model must give the same bytes. A file is hostile until shown otherwise: its size and
+its header are bounded before anything is parsed, and safetensors checks that the declared tensors
+fill the file exactly.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from compression.inputs import InputError, shown
+
+VERSION = 1
+MAX_BYTES, MAX_HEADER_BYTES = 128 * 2**20, 64 * 2**10
+_ENTRY, _DIGEST = "packed", "sha256"
+Tensors = dict[str, NDArray[Any]]
+
+
+class PackedFormatError(InputError):
+    """A file is no packed model; the text is one sentence that says what is wrong with it."""
+
+
+def write_container(path: Path, about: dict[str, Any], tensors: Tensors) -> bytes:
+    """Write the file, all at once; returns its bytes. The same content gives the same bytes."""
+    entry = json.dumps({"version": VERSION} | about, separators=(",", ":"), sort_keys=True)
+    blank = {**tensors, _DIGEST: np.zeros(32, np.uint8)}
+    content = signed(save(blank, {_ENTRY: entry}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
+    return content
+
+
+def signed(content: bytes) -> bytes:
+    """The same file with the digest of its content in its place, whatever was there."""
+    start = _digest_place(_header(content), content)
+    return content[:start] + _digest(content, start) + content[start + 32 :]
+
+
+def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
+    """What `write_container` wrote: metadata, tensors, and the file's size in bytes.
+
+    Raises PackedFormatError for any other file; takes memory for the file alone.
+    """
+    content = _content(path)
+    try:
+        header = _header(content)
+        about = _metadata(header)
+        start = _digest_place(header, content)
+        _check_digest(content, start)
+        tensors = load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, PackedFormatError):
+            raise
+        raise PackedFormatError(
+            f"{path.name} must be a packed model, got one that does not read: {shown(str(error))}."
+        ) from error
+    del tensors[_DIGEST]
+    return about, tensors, len(content)
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether the file's first bytes are those of a packed model, sound or not."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+        return _ENTRY in header["__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = os.stat(path).st_size
+        if size > MAX_BYTES:
+            raise PackedFormatError(
+                f"{path.name} must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise PackedFormatError(
+            f"The packed model must be a file that can be read, got {path.name} "
+            f"({error.strerror or error})."
+        ) from error
+    return content
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """The JSON header; ValueError for bytes that begin with none."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise PackedFormatError(
+            f"A packed model must begin with a safetensors header of at most "
+            f"{MAX_HEADER_BYTES // 2**10} KiB that lies in the file, got {len(content)} bytes "
+            "that begin otherwise."
+        )
+    header = json.loads(content[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header
+
+
+def _metadata(header: dict[str, Any]) -> dict[str, Any]:
+    """The parsed entry; a later version is refused before anything else is looked at."""
+    about = json.loads(header["__metadata__"][_ENTRY])
+    if not isinstance(about, dict) or not isinstance(about.get("version"), int):
+        raise ValueError("its metadata names no version")
+    if about["version"] != VERSION:
+        raise PackedFormatError(
+            f"A packed model must be of format version {VERSION}, got version "
+            f"{shown(about['version'])}: it takes a later version of this program."
+        )
+    return about
+
+
+def _digest_place(header: dict[str, Any], content: bytes) -> int:
+    """Where in the file the digest's 32 bytes are."""
+    start, end = header[_DIGEST]["data_offsets"]
+    data = 8 + int.from_bytes(content[:8], "little")
+    whole = isinstance(start, int) and isinstance(end, int)
+    if not whole or end - start != 32 or start < 0 or data + end > len(content):
+        raise ValueError("its checksum is not 32 bytes")
+    return data + start
+
+
+def _digest(content: bytes, start: int) -> bytes:
+    """SHA-256 of the file with the 32 bytes at `start` as zeros."""
+    digest = hashlib.sha256(content[:start])
+    digest.update(bytes(32))
+    digest.update(content[start + 32 :])
+    return digest.digest()
+
+
+def _check_digest(content: bytes, start: int) -> None:
+    if _digest(content, start) != content[start : start + 32]:
+        raise PackedFormatError(
+            "A packed model must have the content that its checksum was made of, got other bytes: "
+            "the file is damaged or was changed."
+        )

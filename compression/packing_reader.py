@@ -1,0 +1,128 @@
+"""A packed file's parts, each checked before it is used: a user's file is hostile until then."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compression.packing_codes import CodeError, decode, split
+from compression.packing_file import PackedFormatError, read_container
+from compression.packing_info import PackedLayer
+from compression.packing_ladder import SymbolRun, ladder_of
+from compression.presets import PRESETS
+from compression.quantization import QuantizedLayer
+
+FLOAT = 32  # bits of a layer that is not quantized
+VECTORS = "vectors"  # the tensor of biases and batch norm
+
+
+class PackedFile:
+    """A packed file, read and checked; each part is checked again as it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self.about, self.tensors, self.size = read_container(path)
+        self.preset = str(self.about.get("preset"))
+        if self.preset not in PRESETS:
+            raise self._error("a known preset", f"{self.preset[:40]!r}")
+        self._layers = self.about.get("layers")
+        if not isinstance(self._layers, dict) or not isinstance(self.about.get("recipe"), list):
+            raise self._error("layers and a recipe in its metadata", "other entries")
+
+    def _error(self, expected: str, came: str) -> PackedFormatError:
+        return PackedFormatError(f"{self._name} must hold {expected}, got {came}.")
+
+    def _tensor(self, name: str, kinds: tuple[str, ...], most: int) -> np.ndarray:
+        """A one-dimensional tensor of one of these types, of at most so many numbers."""
+        found = self.tensors.get(name)
+        if found is None or found.ndim != 1 or str(found.dtype) not in kinds or len(found) > most:
+            came = "none" if found is None else f"{found.dtype} {found.shape}"
+            raise self._error(f"{name} with at most {most} of {' or '.join(kinds)}", came)
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise self._error(f"finite numbers in {name}", "NaN or infinity")
+        return found
+
+    def vectors(self, count: int) -> Tensor:
+        found = self._tensor(VECTORS, ("float16", "float32"), count)
+        if len(found) != count:
+            raise self._error(f"{count} biases and batch-norm numbers", str(len(found)))
+        return torch.from_numpy(found)
+
+    def _described(self, name: str) -> tuple[int, int | None]:
+        """A layer's bits and zero code, as the metadata have them."""
+        assert isinstance(self._layers, dict)
+        entry = self._layers.get(name)
+        if isinstance(entry, list) and len(entry) == 2:
+            bits, zero = entry
+            if bits in (*range(1, 9), FLOAT) and (zero is None or zero in range(256)):
+                return int(bits), None if zero is None else int(zero)
+        raise self._error(f"bits and zero code of {name}", "other metadata")
+
+    def layer(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, QuantizedLayer | None]:
+        """A layer's weight, (shape) float32, and its codebook and codes where it is quantized."""
+        bits, zero = self._described(name)
+        symbols, levels = self._symbols(name, shape, bits)
+        if bits == FLOAT:
+            weight = torch.zeros(symbols.shape)
+            weight[torch.from_numpy(symbols) == 1] = torch.from_numpy(levels)
+            return weight.view(shape), None
+        codebook = torch.from_numpy(levels.astype(np.float32))
+        if bool((codebook.diff() <= 0).any()) or (
+            zero is not None and (zero >= len(codebook) or codebook[zero] != 0)
+        ):
+            raise self._error(f"an ascending codebook of {name}, 0 at its zero code", "another")
+        indices = torch.from_numpy(symbols.astype(np.uint8)).view(shape)
+        layer = QuantizedLayer(name, bits, codebook, indices, zero)
+        return layer.weight(), layer
+
+    def account(self, name: str, shape: tuple[int, ...]) -> PackedLayer:
+        """Where a layer's bytes go, and what it would take by other ways of storing it."""
+        bits, zero = self._described(name)
+        symbols, levels = self._symbols(name, shape, bits)
+        quantized = bits != FLOAT
+        alphabet = len(levels) if quantized else 2
+        values = 0 if quantized else levels.nbytes
+        coded = self.tensors.get(f"{name}.index", np.zeros(0, np.uint8))
+        table = split(coded, alphabet)[0] if len(coded) else coded
+        zero = zero if quantized else 0
+        return PackedLayer(
+            name,
+            weights=len(symbols),
+            nonzeros=int((symbols != zero).sum()) if zero is not None else len(symbols),
+            bits=bits,
+            levels=len(levels) if quantized else 0,
+            codebook_bytes=levels.nbytes if quantized else 0,
+            table_bytes=len(table),
+            stream_bytes=len(coded) - len(table),
+            value_bytes=values,
+            ladder=ladder_of(SymbolRun(symbols, alphabet, bits, zero, values)),
+        )
+
+    def _symbols(
+        self, name: str, shape: tuple[int, ...], bits: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) int32 symbols, and the codebook, or the kept float32 values."""
+        count = int(np.prod(shape))
+        if bits == FLOAT and f"{name}.index" not in self.tensors:
+            values = self._tensor(f"{name}.values", ("float32",), count)
+            symbols, kept = np.ones(count, np.int32), count
+        elif bits == FLOAT:
+            values = self._tensor(f"{name}.values", ("float32",), count)
+            symbols = self._decoded(name, 2, count)
+            kept = int(symbols.sum())
+        else:
+            codebook = self._tensor(f"{name}.codebook", ("float16", "float32"), 2**bits)
+            if not len(codebook):
+                raise self._error(f"a codebook of {name}", "an empty one")
+            return self._decoded(name, len(codebook), count), codebook
+        if len(values) != kept:
+            raise self._error(f"{kept} values of {name}", str(len(values)))
+        return symbols, values
+
+    def _decoded(self, name: str, alphabet: int, count: int) -> np.ndarray:
+        coded = self._tensor(f"{name}.index", ("uint8",), self.size)
+        try:
+            return decode(coded, alphabet, count)
+        except CodeError as error:
+            raise self._error(f"a sound index of {name}", str(error)) from error

@@ -1,0 +1,260 @@
+"""The course report from start to end: train, scan, prune, fine-tune, quantize, train, pack.
+
+One config file says what to do; every step leaves a file in one folder, and a step whose file is
+there is not done again, so a run that was killed goes on where it was (training: at its last
+epoch). Each row of the results is measured on a packed file loaded back from disk. Everything is
+chosen on validation images; the test images only report.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from compression.centroids import CentroidConfig, train_centroids
+from compression.data import SPLITS, ImageSet, load_cifar10
+from compression.hardware import machine_record
+from compression.inputs import InputError
+from compression.model import ResNet9, load_checkpoint, save_checkpoint
+from compression.packing import save_packed
+from compression.pruning import prune
+from compression.quantization import QuantizedModel, quantize
+from compression.recalibration import recalibrate_batch_norm
+from compression.recipes import FINE_TUNE
+from compression.report import row_of, variant_of
+from compression.reproduction_config import ReproductionConfig
+from compression.runs import train_checkpoint
+from compression.scan_records import load_scan, record_scan, save_scan
+from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
+from compression.stored import StoredModel, load_stored
+from compression.training import EpochResult, fine_tune
+
+Notify = Callable[[str], None]
+
+
+class Reproduction:
+    """One run in one folder; `notify` is told of each thing that was done.
+
+    Raises InputError where the folder holds a run of another config.
+    """
+
+    def __init__(
+        self,
+        config: ReproductionConfig,
+        folder: Path,
+        *,
+        command: str = "",
+        data: Path | None = None,
+        notify: Notify = lambda text: None,
+    ) -> None:
+        self.config, self.folder, self.notify = config, folder, notify
+        folder.mkdir(parents=True, exist_ok=True)
+        self._results = folder / "results.json"
+        asked = json.loads(json.dumps(dataclasses.asdict(config)))
+        self.content: dict[str, Any] = {
+            "command": command, "config": asked, "machine": machine_record(), "rows": []
+        }  # fmt: skip
+        if self._results.is_file():
+            self.content = json.loads(self._results.read_text())
+            if self.content["config"] != asked:
+                raise InputError(
+                    f"{folder} must hold a run of the same config, got another one: choose an "
+                    "empty folder."
+                )
+        self.sets = _sets(config, data)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Do what is not done yet; returns the rows of results.json."""
+        for name in self.config.models:
+            self.model(name)
+            self.row(f"{name}, dense", ["as trained"], lambda name=name: self._dense(name))
+        for name in (self.config.compress,):
+            self.compress(name)
+        return self.content["rows"]
+
+    def model(self, name: str) -> Path | str:
+        """Train the model `name`, cycle by cycle; its checkpoint's path, or its shipped name."""
+        cycles = self.config.models[name]
+        if "/" in cycles[0]:
+            return cycles[0]
+        start: Path | None = None
+        for k, recipe in enumerate(cycles):
+            out = self.folder / f"{name}-{k + 1}.safetensors"
+            if not out.is_file():
+                epochs = train_checkpoint(
+                    out,
+                    self.sets,
+                    recipe=recipe,
+                    preset=self.config.preset,
+                    seed=self.config.seed + k,
+                    start=str(start) if start else None,
+                )
+                self._last(f"{name}, cycle {k + 1}", epochs)
+            start = out
+        assert start is not None
+        return start
+
+    def compress(self, name: str) -> None:
+        """Prune by a scan, recover, and quantize both the dense and the pruned model."""
+        dense = self._dense(name)[0]
+        sparsities = self._scanned(name, dense)
+        cut = prune(dense, sparsities)
+        pruned = [f"pruned to {cut.sparsity:.1%} zeros"]
+        self.row(f"{name}, pruned", pruned, lambda: (cut.model, cut.masks, {}))
+        recovered = self._recalibrated(cut.model)
+        steps = [*pruned, "batch norm recalibrated"]
+        self.row(f"{name}, pruned, recalibrated", steps, lambda: (recovered, cut.masks, {}))
+        if self.config.fine_tune_epochs:
+            recovered = self._tuned(name, cut.model, cut.masks)
+            steps = [*pruned, f"fine-tuned {self.config.fine_tune_epochs} epochs"]
+            self.row(f"{name}, pruned, fine-tuned", steps, lambda: (recovered, cut.masks, {}))
+        self._quantized(f"{name}, dense", [], dense, {})
+        self._quantized(f"{name}, pruned", steps, recovered, cut.masks)
+
+    def row(
+        self,
+        name: str,
+        steps: list[str],
+        make: Callable[[], tuple[nn.Module, dict[str, Any], dict[str, Any]]],
+    ) -> None:
+        """Make a variant, pack it, load the file back, measure it; unless its row is there."""
+        if any(row["variant"] == name for row in self.content["rows"]):
+            return
+        started = time.perf_counter()
+        model, masks, layers = make()
+        path = self.folder / "packed" / f"{name.replace(', ', '-').replace(' ', '-')}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        parts = QuantizedModel(model, layers, masks)
+        info = save_packed(StoredModel(name, tuple(steps), parts), path)
+        row = row_of(variant_of(load_stored(path), self.sets["test"], name=name))
+        row |= {"packed_bytes": info.total_bytes, "file": f"packed/{path.name}"}
+        row |= {"seconds": round(time.perf_counter() - started, 1)}
+        self.content["rows"].append(row)
+        self._write()
+        self.notify(f"{name}: {row['accuracy']:.2%}, {info.total_bytes:,} bytes on disk")
+
+    def _dense(self, name: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+        return load_checkpoint(self.model(name)).model, {}, {}
+
+    def _scanned(self, name: str, dense: nn.Module) -> dict[str, float]:
+        path, config = self.folder / f"{name}-scan.json", self.config
+        if not path.is_file():
+            images = self.sets["validation"].head(config.scan_images)
+            pair = (images.images, images.labels)
+            start = dense_point(dense, *pair)
+            points = latest(list(scan(dense, *pair, levels=list(config.levels))))
+            about = {"model": name, "command": self.content["command"]}
+            save_scan(path, record_scan(dense, *pair, points, start, about=about))
+            self.notify(f"{name}: scanned {len(points)} points")
+        recorded = load_scan(path)
+        return suggest_sparsities(recorded.points, recorded.dense.accuracy, config.max_drop / 100)
+
+    def _recalibrated(self, model: nn.Module) -> nn.Module:
+        images = self.sets["train"].images[: self.config.recalibration_images]
+        return recalibrate_batch_norm(model, images)
+
+    def _tuned(self, name: str, model: nn.Module, masks: dict[str, Any]) -> nn.Module:
+        path, config = self.folder / f"{name}-tuned.safetensors", self.config
+        if not path.is_file():
+            recipe = dataclasses.replace(
+                FINE_TUNE, epochs=config.fine_tune_epochs, seed=config.seed
+            )
+            epochs = fine_tune(
+                model,
+                self.sets["train"],
+                self.sets["validation"],
+                recipe,
+                masks=masks,
+                resume=path.with_suffix(".resume"),
+            )
+            best = self._last(f"{name}, fine-tuning", epochs)
+            save_checkpoint(cast(ResNet9, best.best_model), path, {"steps": ["fine-tuned"]})
+        return load_checkpoint(path).model
+
+    def _quantized(
+        self, name: str, steps: list[str], model: nn.Module, masks: dict[str, Any]
+    ) -> None:
+        """At each bit width: as quantized, recalibrated, and from there with trained centroids."""
+        for bits in self.config.bits:
+            plain = quantize(model, bits, masks)
+            done = [*steps, f"k-means quantized to {bits} bits"]
+            self.row(f"{name}, {bits} bits", done, lambda plain=plain: _parts(plain))
+            again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
+            done = [*done, "batch norm recalibrated"]
+            self.row(f"{name}, {bits} bits, recalibrated", done, lambda q=again: _parts(q))
+            if epochs := self.config.centroid_epochs:
+                label = f"{name}, {bits} bits, trained"
+                done = [*done, f"centroids trained {epochs} epochs"]
+                self.row(label, done, lambda q=again, n=label: _parts(self._trained(n, q)))
+
+    def _trained(self, name: str, quantized: QuantizedModel) -> QuantizedModel:
+        config = dataclasses.replace(
+            CentroidConfig(), epochs=self.config.centroid_epochs, seed=self.config.seed
+        )
+        epochs = train_centroids(quantized, self.sets["train"], self.sets["validation"], config)
+        return self._last(name, epochs).best
+
+    def _last(self, name: str, epochs: Iterator[EpochResult]) -> Any:
+        result = None
+        for result in epochs:
+            self.notify(f"{name}: epoch {result.epoch} of {result.epochs}, {result.accuracy:.2%}")
+        assert result is not None
+        return result
+
+    def _write(self) -> None:
+        beside = self._results.with_name(self._results.name + ".part")
+        beside.write_text(json.dumps(self.content, indent=1) + "\n")
+        beside.replace(self._results)
+        (self.folder / "results.md").write_text(markdown(self.content))
+
+
+def _sets(config: ReproductionConfig, data: Path | None) -> dict[str, ImageSet]:
+    wanted = {
+        "train": config.train_images,
+        "validation": config.validation_images,
+        "test": config.test_images,
+    }
+    return {split: load_cifar10(split, config.source, data).head(wanted[split]) for split in SPLITS}
+
+
+def _parts(quantized: QuantizedModel) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    return quantized.model, quantized.masks, quantized.layers
+
+
+# What the course report (T2G3) states, by the row that is its counterpart here: accuracy on its
+# test set, and its size in MiB where it gives one (both sizes by its own formulas).
+REPORT: dict[str, tuple[float, float | None, str]] = {
+    "dense": (0.7444, None, "with GridMask"),
+    "pruned, fine-tuned": (0.7265, 12.88, "5 epochs"),
+    "pruned, 8 bits, trained": (0.7333, 29.03, "all parameters counted at 8 bits"),
+}
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The rows as a Markdown table, beside the course report's numbers where it has them."""
+    lines = [
+        f"By `{content['command']}`, on {content['machine']['processor']}, "
+        f"{content['machine']['threads']} threads.",
+        "",
+        "| Variant | Test accuracy | On disk | Smaller than dense float32 | Course report |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in content["rows"]:
+        model, _, stage = row["variant"].partition(", ")
+        theirs = "" if model != content["config"]["compress"] else _theirs(stage)
+        lines.append(
+            f"| {row['variant']} | {row['accuracy']:.2%} | {row['packed_bytes'] / 1024:,.1f} KiB | "
+            f"{row['dense_bytes'] / row['packed_bytes']:.1f} x | {theirs} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _theirs(stage: str) -> str:
+    if stage not in REPORT:
+        return ""
+    accuracy, mib, note = REPORT[stage]
+    return f"{accuracy:.2%}" + (f", {mib:.2f} MiB" if mib else "") + f" ({note})"
