@@ -1,6 +1,6 @@
 """Measure the benchmarks: `python -m benchmarks`, one of them with `--only NAME`.
 
-A full run takes about a quarter of an hour on two cores; leave the machine alone meanwhile. It
+A full run takes about twenty minutes on two cores; leave the machine alone meanwhile. It
 writes benchmarks/results.json, the tables of benchmarks/README.md and benchmarks/growth.png.
 """
 

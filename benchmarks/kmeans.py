@@ -29,7 +29,7 @@ from compression.resnet9 import prunable_layers
 
 AIMS = {"kmeans1d": 50, "scikit-learn": 5, "fast-pytorch-kmeans": None}
 ROUNDS, MODEL_ROUNDS = 5, 5
-ERROR_VALUES, ERROR_BITS = 65_536, (2, 4, 8)
+ERROR_VALUES, ERROR_BITS = 32_768, (2, 4, 8)
 EXACT_GROWTH = 131_072  # the exact method is run for at most so many values in the plot
 GROWTH = (4_096, 32_768, 131_072, 589_824)
 

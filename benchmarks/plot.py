@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from benchmarks.chromium import browser_page
 from benchmarks.results import FOLDER, Growth, Section
+from benchmarks.tables import TITLES
 
 PICTURE, QUICK_PICTURE = FOLDER / "growth.png", FOLDER / "last.png"
 PANEL_WIDTH, HEIGHT = 430, 470
@@ -27,8 +28,9 @@ STYLES = {
 
 
 def growths(sections: Mapping[str, Section]) -> list[Growth]:
-    """The panels of all sections, in their order."""
-    return [row for part in sections.values() for row in part.rows if isinstance(row, Growth)]
+    """The panels of all sections, in the order of their titles."""
+    parts = [sections[name] for name in TITLES if name in sections]
+    return [row for part in parts for row in part.rows if isinstance(row, Growth)]
 
 
 def draw(panels: Sequence[Growth], path: Path) -> None:

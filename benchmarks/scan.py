@@ -161,7 +161,7 @@ def _one_point(setting: Setting, name: str) -> Work:
 
 
 def _growth_with_images(quick: bool) -> Growth:
-    counts = (50, 100) if quick else (250, 500, 1000, 2000)
+    counts = (50, 100) if quick else (125, 250, 500, 1000)
     base = Setting.of(quick)
     settings = {
         float(count): Setting(base.model, images_of("validation", count), base.levels, base.layers)
@@ -172,7 +172,7 @@ def _growth_with_images(quick: bool) -> Growth:
 
 def _growth_with_levels(quick: bool) -> Growth:
     counts = (1, 3) if quick else (1, 3, 9, 27)
-    base = Setting.of(quick, images=500)
+    base = Setting.of(quick, images=250)
     settings = {
         float(count): Setting(
             base.model,

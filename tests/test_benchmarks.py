@@ -4,6 +4,7 @@ Nothing is timed here. What needs a package of benchmarks/requirements.txt skips
 """
 
 import importlib
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,13 +14,13 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import fresh, kmeans, limits, pairs, results, suite, tables
+from benchmarks import codebooks, fresh, kmeans, limits, pairs, plot, results, suite, tables
 from benchmarks.codebooks import quantized
 from benchmarks.kmeans_work import DISTRIBUTIONS, draw
 from benchmarks.peers import clustering
 from benchmarks.peers.gridmask import PublishedGridMask
 from benchmarks.peers.scan import picture_loader, prune_, scan_loop, tensor_loader
-from benchmarks.peers.training import eager_predictions, training_steps
+from benchmarks.peers.training import eager_predictions, loader_predictions, training_steps
 from benchmarks.results import Comparison, Figure, Growth, Section, Spread
 from benchmarks.subjects import images_of, shipped_model
 from compression.evaluation import evaluate
@@ -98,8 +99,9 @@ def test_published_gridmask_leaves_images_by_its_probability():
     assert torch.equal(PublishedGridMask((12, 18), 0.4, 360, 0.0)(images), images)
 
 
-def test_the_eager_loop_predicts_what_evaluate_predicts(model, data):
-    predictions = eager_predictions(model, data.images)
+@pytest.mark.parametrize("loop", [eager_predictions, loader_predictions])
+def test_the_plain_loops_predict_what_evaluate_predicts(model, data, loop):
+    predictions = loop(model, data.images)
     assert torch.equal(predictions, evaluate(model, data.images, data.labels).predictions)
     assert (predictions == data.labels).float().mean() > 0.8
 
@@ -165,6 +167,23 @@ def test_codebooks_of_the_package_hold_few_values(model):
         quantized(model, 2, "linear").conv1.conv.weight,
         prunable_layers(quantize(model, 2, kind="linear").model)["conv1"].weight,
     )
+
+
+def test_codebook_rows_are_what_quantize_gives_and_are_kept(monkeypatch, tmp_path, model, data):
+    monkeypatch.setattr(codebooks, "is_installed", lambda _: False)
+    monkeypatch.setattr(codebooks, "FILE", tmp_path / "codebooks.json")
+    found = list(codebooks.rows_of(model, data, (4,), (0,)))
+    assert [(row.kind, row.bits, row.seed) for row in found] == [
+        ("kmeans", 4, None), ("linear", 4, None)
+    ]  # fmt: skip
+    expected = evaluate(quantize(model, 4).model, data.images, data.labels)
+    assert (found[0].correct, found[0].total) == (expected.correct, 60)
+    assert 0 < found[0].squared_error < found[1].squared_error
+    codebooks.write(found, data, 0.9)
+    content = json.loads((tmp_path / "codebooks.json").read_text())
+    assert content["command"] == "python -m benchmarks --only codebooks"
+    assert content["rows"][0]["accuracy"] == expected.accuracy
+    assert content["dense_accuracy"] == 0.9 and "processor" in content["machine"]
 
 
 # The machinery.
@@ -279,6 +298,8 @@ def test_subjects_are_saved_apart_and_a_failing_one_is_told(monkeypatch, tmp_pat
     monkeypatch.setattr(results, "QUICK_RESULTS", tmp_path / "last.json")
     monkeypatch.setattr(suite, "measured_rates", lambda _: limits.Rates(2e9, None, 1e9))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    drawn = []
+    monkeypatch.setattr(suite.plot, "draw", lambda panels, path: drawn.append((panels, path.name)))
     found = {"scan": lambda *_: iter(rows()[:2]), "page": lambda *_: iter([1 / 0])}
     modules = {f"benchmarks.{name}": type("M", (), {"run": staticmethod(run)})
                for name, run in found.items()}  # fmt: skip
@@ -290,7 +311,21 @@ def test_subjects_are_saved_apart_and_a_failing_one_is_told(monkeypatch, tmp_pat
     assert list(saved) == ["kmeans", "scan"]
     assert saved["scan"].rows == rows()[:2]
     assert saved["scan"].command == "python -m benchmarks --quick"
+    assert drawn == [([rows()[-1]], "last.png")]
     assert "page failed after" in capsys.readouterr().err
+
+
+def test_the_plot_has_a_panel_for_each_growth_and_a_line_may_end_early():
+    drawn = plot.figure([rows()[-1], rows()[-1]])
+    lines = [
+        (line["name"], list(line["x"]), list(line["y"]), line["showlegend"])
+        for line in drawn.to_dict()["data"]
+    ]
+    assert lines[:2] == [("ours", [1, 2], [0.1, 0.2], True), ("the loop", [1], [1.0], True)]
+    assert [line[-1] for line in lines[2:]] == [False, False]
+    layout = drawn.to_dict()["layout"]
+    assert layout["xaxis2"]["title"]["text"] == "images"
+    assert layout["xaxis"]["type"] == layout["yaxis2"]["type"] == "log"
 
 
 def test_the_limit_of_a_scan_counts_from_each_layer_on(model):

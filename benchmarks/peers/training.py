@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from benchmarks.peers.scan import PictureDataset
+from benchmarks.peers.scan import PictureDataset, picture_loader
 from compression.data import CHANNEL_MEAN, CHANNEL_STD, ImageSet
 
 BATCH = 128
@@ -56,3 +56,11 @@ def eager_predictions(model: nn.Module, images: Tensor) -> Tensor:
         pixels = part.permute(0, 3, 1, 2).float().contiguous() / 255
         answers.append(model((pixels - mean) / std).argmax(1))
     return torch.cat(answers)
+
+
+@torch.no_grad()
+def loader_predictions(model: nn.Module, images: Tensor) -> Tensor:
+    """The same over a DataLoader whose pictures pass through ToTensor and Normalize."""
+    model.eval()
+    loader = picture_loader(images, torch.zeros(len(images), dtype=torch.int64))
+    return torch.cat([model(pixels).argmax(1) for pixels, _ in loader])
