@@ -47,7 +47,7 @@ def vector_count(model: ResNet9) -> int:
     return sum(map(len, _biases(model))) + sum(_norm_sizes(model))
 
 
-def _biases(model: ResNet9) -> list[nn.Parameter]:
+def _biases(model: ResNet9) -> list[Tensor]:
     modules = prunable_layers(model).values()
     return [module.bias for module in modules if module.bias is not None]
 

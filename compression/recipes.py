@@ -83,6 +83,15 @@ RECIPES = {
     # and with fewer masks: a network of this size still underfits with many.
     "baseline-restart": RESTART,
     "gridmask-restart": replace(RESTART, gridmask=GridMaskConfig(probability=0.25)),
+    # A third, lower cycle with few masks, for what the masks had kept it from learning.
+    "gridmask-finish": replace(
+        RESTART,
+        epochs=8,
+        muon_lr=0.02,
+        sgd_lr=0.007,
+        seed=2,
+        gridmask=GridMaskConfig(probability=0.1),
+    ),
 }
 
 FINE_TUNE = TrainConfig(

@@ -181,11 +181,13 @@ def fine_tune(
     config: TrainConfig | None = None,
     *,
     masks: Mapping[str, Tensor] | None = None,
+    resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[EpochResult]:
     """`train` with the short, gentle recipe that a pruned model needs: 5 epochs of SGD."""
+    recipe = config or FINE_TUNE
     yield from train(
-        model, train_set, validation_set, config or FINE_TUNE, masks=masks, device=device
+        model, train_set, validation_set, recipe, masks=masks, resume=resume, device=device
     )
 
 

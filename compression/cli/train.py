@@ -47,8 +47,12 @@ def train_command(
     with progress_bar() as bar:
         task = bar.add_task(f"{preset} {recipe}", total=None)
         for result in epochs_of_run:
-            done = {"completed": result.epoch, "total": result.epochs}
-            bar.update(task, description=epoch_line(result), **done)
+            bar.update(
+                task,
+                description=epoch_line(result),
+                completed=result.epoch,
+                total=result.epochs,
+            )
     record = load_checkpoint(out).metadata
     shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
     show({"checkpoint": str(out), **shown}, json_output)
