@@ -53,7 +53,10 @@ class Step:
         """The state behind this layer, computed with `weight` and `bias` in place of its own."""
         if weight.dim() == 2:
             return State(self._linear(state.x, weight, bias))
-        y = functional.conv2d(state.x, weight, bias, padding=1)
+        return self.finish(functional.conv2d(state.x, weight, bias, padding=1), state)
+
+    def finish(self, y: Tensor, state: State) -> State:
+        """The state behind this layer from its convolution's output `y`, which is overwritten."""
         if self.pool:
             y = functional.max_pool2d(y, 2)
         y.relu_()
@@ -84,6 +87,10 @@ class Network:
         """The weight of step `index` with zeros where the bool tensor `kept` is False."""
         step = self.steps[index]
         return self._cast(step, step.weight * kept)
+
+    def step(self, index: int, state: State) -> State:
+        """The state behind step `index`."""
+        return self.steps[index].run(state, self._weights[index], self._biases[index])
 
     def logits(
         self,
