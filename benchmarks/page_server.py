@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.fresh import ROOT
-from benchmarks.subjects import CHECKPOINT
 
 APP, BARE = ("app.py", "--port"), ("-m", "benchmarks.bare_page")
 _GIVE_UP_SECONDS, _POLL_SECONDS = 120, 0.01
@@ -28,17 +27,17 @@ class Server:
     answer_s: float
 
     def ready_s(self) -> float:
-        """Seconds from the start until the starting model is loaded and measured, so that a first
-        scan can begin; asked of the page itself, with the model that it starts with anyway."""
-        address = f"{self.url}gradio_api/call/choose_model"
-        body = json.dumps({"data": [CHECKPOINT]}).encode()
+        """Seconds from the start until a first scan has answered: one point on 50 images, asked of
+        the page itself, which must have loaded torch, the images and the model for it."""
+        address = f"{self.url}gradio_api/call/scan"
+        body = json.dumps({"data": [["linear"], [50], 50, "float32", 1]}).encode()
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=_GIVE_UP_SECONDS) as answer:
             event = json.load(answer)["event_id"]
         with urllib.request.urlopen(f"{address}/{event}", timeout=_GIVE_UP_SECONDS) as answer:
             told = answer.read().decode()
         if "event: complete" not in told:
-            raise RuntimeError(f"the page did not load its model: {told[-500:]}")
+            raise RuntimeError(f"the page did not scan: {told[-500:]}")
         return time.perf_counter() - self.started
 
 

@@ -47,12 +47,12 @@ def training_steps(model: nn.Module, images: ImageSet) -> Iterator[float]:
 
 
 @torch.no_grad()
-def eager_predictions(model: nn.Module, images: Tensor) -> Tensor:
+def eager_predictions(model: nn.Module, images: Tensor, batch: int = BATCH) -> Tensor:
     """(N, H, W, 3) uint8 -> (N,) int64 by a plain loop in float32, batch norm as it is."""
     model.eval()
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (CHANNEL_MEAN, CHANNEL_STD))
     answers = []
-    for part in images.split(BATCH):
+    for part in images.split(batch):
         pixels = part.permute(0, 3, 1, 2).float().contiguous() / 255
         answers.append(model((pixels - mean) / std).argmax(1))
     return torch.cat(answers)

@@ -16,9 +16,12 @@ from compression.presets import DEFAULT_PRESET, SHIPPED
 from compression.ui.recorded import scan_file
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compression.data import ImageSet, Split
     from compression.report import Variant
     from compression.scan_records import RecordedScan
+    from compression.stored import StoredModel
 
 STORE_CAPACITY = 64
 SOURCES = ("sample", "full")
@@ -38,7 +41,9 @@ class Explorer:
         if start not in SHIPPED:
             self.preset = compression.load_stored(start).model.preset
         self._lock = threading.RLock()
+        self._measuring = threading.Lock()
         self._images: dict[tuple[str, str], ImageSet] = {}
+        self._loaded: dict[str, StoredModel] = {}
         self._shipped: dict[str, Variant] = {}
         self._made: OrderedDict[str, Variant] = OrderedDict()
 
@@ -57,22 +62,45 @@ class Explorer:
         """The key of a shipped model, or of the starting one, measured on these images."""
         return f"{source}:{name}"
 
+    def model(self, key: str) -> "nn.Module":
+        """The network behind a key, without waiting for it to be measured."""
+        with self._lock:
+            if key in self._made:
+                return self._made[key].model
+        return self._load(self._own_name(key)).model
+
     def variant(self, key: str) -> "Variant":
         """A shipped or starting model by its `key_of`, or a visitor's variant by its key."""
         with self._lock:
             if key in self._made:
                 self._made.move_to_end(key)
                 return self._made[key]
-            source, _, name = key.partition(":")
-            if source in SOURCES and name in (*SHIPPED, self.start):
-                if key not in self._shipped:
-                    short = name.removeprefix(f"{DEFAULT_PRESET}/")
-                    self._shipped[key] = self._measure(name, short, source)
-                return self._shipped[key]
+        name = self._own_name(key)
+        with self._measuring:  # one at a time; whoever comes second finds it done
+            if key not in self._shipped:
+                short = name.removeprefix(f"{DEFAULT_PRESET}/")
+                stored, source = self._load(name), key.partition(":")[0]
+                self._shipped[key] = compression.variant_of(
+                    stored, self.images("test", source), name=short
+                )
+            return self._shipped[key]
+
+    def _own_name(self, key: str) -> str:
+        """The name in the key of a shipped or starting model; InputError for any other key."""
+        source, _, name = key.partition(":")
+        if source in SOURCES and name in (*SHIPPED, self.start):
+            return name
         raise InputError(
             "The variant must still be in the server's memory, got one that has been dropped to "
             "make room: make it again."
         )
+
+    def _load(self, name: str) -> "StoredModel":
+        """A shipped or starting model out of its file; loaded once."""
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = compression.load_stored(name)
+            return self._loaded[name]
 
     def holds(self, key: object) -> bool:
         """Whether a visitor's variant of that key is in the store."""
@@ -89,7 +117,9 @@ class Explorer:
 
     def upload(self, path: str, source: str) -> str:
         """Check and measure a visitor's checkpoint file; returns its key."""
-        return self.put(self._measure(path, f"uploaded {Path(path).stem}"[:40], source))
+        name = f"uploaded {Path(path).stem}"[:40]
+        stored, images = compression.load_stored(path), self.images("test", source)
+        return self.put(compression.variant_of(stored, images, name=name))
 
     def recorded_scan(self, name: str) -> "RecordedScan | None":
         """The recorded scan of a shipped model; scanning the same again then takes no time."""
@@ -101,10 +131,9 @@ class Explorer:
         return recorded
 
     def warm_up(self) -> None:
-        """Load torch, the data and the starting model, so that the first click need not wait."""
+        """Load torch, the data and the starting model, so that the first click need not wait; then
+        measure the model, for whoever comes first."""
         self.images("validation", self.source)
-        self.variant(self.key_of(self.start, self.source))
-
-    def _measure(self, path: str, name: str, source: str) -> "Variant":
-        stored = compression.load_stored(path)
-        return compression.variant_of(stored, self.images("test", source), name=name)
+        key = self.key_of(self.start, self.source)
+        self.model(key)
+        self.variant(key)

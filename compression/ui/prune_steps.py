@@ -23,7 +23,7 @@ HEADERS = ["Layer", "Weights", "Sparsity (%)"]
 
 def dense_table(explorer: Explorer, session: Session) -> list[list[Any]]:
     """The table of a model that nobody has pruned: each layer with its weights, at 0 %."""
-    layers = compression.prunable_layers(explorer.variant(session.start).model)
+    layers = compression.prunable_layers(explorer.model(session.start))
     return [[name, module.weight.numel(), 0.0] for name, module in layers.items()]
 
 

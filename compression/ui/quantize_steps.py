@@ -26,7 +26,7 @@ Answer = tuple[Any, Any, Any, Any, Any]
 
 def empty_overrides(explorer: Explorer, session: Session) -> list[list[Any]]:
     """A row for each layer with nothing filled in: every layer takes the common bit width."""
-    layers = compression.prunable_layers(explorer.variant(session.start).model)
+    layers = compression.prunable_layers(explorer.model(session.start))
     return [[name, ""] for name in layers]
 
 

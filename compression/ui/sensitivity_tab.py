@@ -40,7 +40,7 @@ def run_scan(
     max_drop: float,
 ) -> Iterator[Answer]:
     """Scan; yields the scan's points so far, status, figure, table and file."""
-    model = explorer.variant(session.start).model
+    model = explorer.model(session.start)
     for name, chosen in (("layers", layers), ("levels", levels)):
         if not isinstance(chosen, list) or not chosen:
             raise InputError(f"{name} must be a list of at least one, got {shown(chosen)}.")
@@ -140,7 +140,7 @@ def _file(points: Sequence["SensitivityPoint"]) -> str:
 
 def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[Any, ...]:
     """The recorded scan of a shipped model, or an invitation; and the model's layers."""
-    names = list(compression.prunable_layers(explorer.variant(session.start).model))
+    names = list(compression.prunable_layers(explorer.model(session.start)))
     name = session.start.partition(":")[2]
     recorded = explorer.recorded_scan(name)
     scanned, text = None, ""
