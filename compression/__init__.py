@@ -14,6 +14,11 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "Allocation": "allocation",
+    "allocate": "allocation",
+    "scan_settings": "allocation_scan",
+    "load_settings": "allocation_records",
+    "setting_table": "allocation_table",
     "CentroidConfig": "centroids",
     "train_centroids": "centroids",
     "train_centroids_by_step": "centroids",

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from compression.cli.allocate import allocate_command
 from compression.cli.compress import prune_command, quantize_command
 from compression.cli.download import download_command
 from compression.cli.measure import compare_command, evaluate_command, scan_command
@@ -27,6 +28,7 @@ app.command("scan")(scan_command)
 app.command("prune")(prune_command)
 app.command("quantize")(quantize_command)
 app.command("compare")(compare_command)
+app.command("allocate")(allocate_command)
 app.command("pack")(pack_command)
 app.command("unpack")(unpack_command)
 app.command("inspect")(inspect_command)

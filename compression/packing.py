@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from compression.data import CHANNEL_MEAN, CHANNEL_STD
 from compression.inputs import InputError
 from compression.packing_codes import encode
-from compression.packing_file import PackedFormatError, Tensors, is_packed, write_container
+from compression.packing_file import (
+    PackedFormatError,
+    Tensors,
+    container_of,
+    is_packed,
+    write_whole,
+)
 from compression.packing_info import PackedInfo, PackedLayer, describe
 from compression.packing_reader import FLOAT, VECTORS, PackedFile
 from compression.packing_vectors import set_vectors_, vector_count, vectors_of
@@ -36,6 +42,7 @@ __all__ = [
     "is_packed",
     "load_packed",
     "load_packed_parts",
+    "pack",
     "save_packed",
 ]
 
@@ -48,12 +55,17 @@ class Packable(Protocol):
 
 
 def save_packed(variant: Packable, path: str | os.PathLike[str]) -> PackedInfo:
-    """Write `variant` (a Variant, a QuantizedModel, a PrunedModel) as one packed file.
+    """Write `pack(variant)` as a file; returns the account of all its bytes."""
+    write_whole(Path(path), pack(variant))
+    return inspect_packed(path)
+
+
+def pack(variant: Packable) -> bytes:
+    """The packed file of a Variant, a QuantizedModel or a PrunedModel; twice gives the same bytes.
 
     Its `layers` say which layers are quantized, its `name` and `steps` go into the metadata, where
-    it has them. Saving twice gives the same bytes. Returns the account of all bytes. Raises
-    InputError for a network that is no ResNet9 of a preset, for weights that are not those of their
-    codebooks, and for values that are not finite.
+    it has them. Raises InputError for a network that is no ResNet9 of a preset, for weights that
+    are not those of their codebooks, and for values that are not finite.
     """
     model, layers = variant.model, getattr(variant, "layers", {})
     if not isinstance(model, ResNet9):
@@ -79,8 +91,7 @@ def save_packed(variant: Packable, path: str | os.PathLike[str]) -> PackedInfo:
         "recipe": [str(step) for step in getattr(variant, "steps", ())],
         "layers": described,
     }
-    write_container(Path(path), about, tensors)
-    return inspect_packed(path)
+    return container_of(about, tensors)
 
 
 def load_packed(path: str | os.PathLike[str]) -> ResNet9:

@@ -30,16 +30,18 @@ class PackedFormatError(InputError):
     """A file is no packed model; the text is one sentence that says what is wrong with it."""
 
 
-def write_container(path: Path, about: dict[str, Any], tensors: Tensors) -> bytes:
-    """Write the file, all at once; returns its bytes. The same content gives the same bytes."""
+def container_of(about: dict[str, Any], tensors: Tensors) -> bytes:
+    """The file's bytes; the same content gives the same ones."""
     entry = json.dumps({"version": VERSION} | about, separators=(",", ":"), sort_keys=True)
-    blank = {**tensors, _DIGEST: np.zeros(32, np.uint8)}
-    content = signed(save(blank, {_ENTRY: entry}))
+    return signed(save({**tensors, _DIGEST: np.zeros(32, np.uint8)}, {_ENTRY: entry}))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write the file, all at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(content)
     beside.replace(path)
-    return content
 
 
 def signed(content: bytes) -> bytes:
@@ -49,7 +51,7 @@ def signed(content: bytes) -> bytes:
 
 
 def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
-    """What `write_container` wrote: metadata, tensors, and the file's size in bytes.
+    """What `container_of` made: metadata, tensors, and the file's size in bytes.
 
     Raises PackedFormatError for any other file; takes memory for the file alone.
     """

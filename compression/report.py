@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from compression.data import ImageSet
 from compression.evaluation import Complexity, Evaluation, Latency, evaluate, measure_complexity
 from compression.inputs import InputError
+from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
+from compression.resnet9 import ResNet9
 from compression.sizes import SizeReport, measure_size
 from compression.stored import StoredModel
 
@@ -26,7 +28,8 @@ class Variant:
     """One form of the network: dense, pruned or quantized.
 
     steps: how it came about, in words; masks: layer -> True where the weight is kept; layers: the
-    quantized ones; latency: empty until it is measured.
+    quantized ones; packed_bytes: what its packed file takes, None for a network that is no ResNet9;
+    latency: empty until it is measured.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Variant:
     evaluation: Evaluation
     size: SizeReport
     complexity: Complexity
+    packed_bytes: int | None
     latency: tuple[Latency, ...] = ()
 
     def as_quantized(self) -> QuantizedModel:
@@ -53,8 +57,9 @@ def make_variant(
     masks: Mapping[str, Tensor] | None = None,
     layers: Mapping[str, QuantizedLayer] | None = None,
 ) -> Variant:
-    """Measure `model` on the test images and count its bytes and its MACs."""
+    """Measure `model` on the test images, count its MACs and its bytes, and pack it."""
     masks, layers = dict(masks or {}), dict(layers or {})
+    stored = StoredModel(name, tuple(steps), QuantizedModel(model, layers, masks))
     return Variant(
         name=name,
         steps=tuple(steps),
@@ -64,6 +69,7 @@ def make_variant(
         evaluation=evaluate(model, test_set.images, test_set.labels),
         size=measure_size(model, masks, layers),
         complexity=measure_complexity(model),
+        packed_bytes=len(pack(stored)) if isinstance(model, ResNet9) else None,
     )
 
 
@@ -103,6 +109,10 @@ def row_of(variant: Variant) -> dict[str, str | int | float | None]:
         "report_quantized_bytes": size.report_quantized_bytes,
         "counted_bytes": size.stored_bytes,
         "times_smaller": size.ratio,
+        "packed_bytes": variant.packed_bytes,
+        "packed_times_smaller": size.dense_bytes / variant.packed_bytes
+        if variant.packed_bytes
+        else None,
         "macs": variant.complexity.macs,
         "parameters": variant.complexity.parameters,
         "nonzero_parameters": variant.complexity.nonzero_parameters,

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import compression
 from compression.inputs import InputError
 from compression.presets import DEFAULT_PRESET, SHIPPED
-from compression.ui.recorded import scan_file
+from compression.ui.recorded import scan_file, settings_file
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from compression.allocation_table import SettingTable
     from compression.data import ImageSet, Split
     from compression.report import Variant
     from compression.scan_records import RecordedScan
@@ -46,6 +47,7 @@ class Explorer:
         self._loaded: dict[str, StoredModel] = {}
         self._shipped: dict[str, Variant] = {}
         self._made: OrderedDict[str, Variant] = OrderedDict()
+        self._tables: OrderedDict[str, SettingTable] = OrderedDict()
 
     def has_full(self) -> bool:
         """Whether the full CIFAR-10 is there to be measured on."""
@@ -129,6 +131,26 @@ class Explorer:
         recorded = compression.load_scan(path)
         recorded.remember()
         return recorded
+
+    def known_table(self, key: str) -> "SettingTable | None":
+        """What each setting of a model's layers costs, where that was measured before: in this
+        process, or, for a shipped model, in a recorded file. Costs belong to the weights alone."""
+        with self._lock:
+            if key in self._tables:
+                return self._tables[key]
+        path = settings_file(key.partition(":")[2])
+        if path is None:
+            return None
+        table = compression.setting_table(self.model(key), compression.load_settings(path)[1])
+        self.keep_table(key, table)
+        return table
+
+    def keep_table(self, key: str, table: "SettingTable") -> None:
+        """Remember a model's table; the oldest makes room."""
+        with self._lock:
+            self._tables[key] = table
+            while len(self._tables) > STORE_CAPACITY:
+                self._tables.popitem(last=False)
 
     def warm_up(self) -> None:
         """Load torch, the data and the starting model, so that the first click need not wait; then

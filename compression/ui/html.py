@@ -104,7 +104,7 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.2f} points"
 
 
-def size(size_bytes: int) -> str:
+def size(size_bytes: float) -> str:
     """Bytes in the unit that fits: `1.64 MiB`, `412.0 KiB`, `96 bytes`."""
     if size_bytes >= 2**20:
         return f"{size_bytes / 2**20:.2f} MiB"

@@ -25,7 +25,8 @@ def build_page(explorer: Explorer) -> gr.Blocks:
     """All components and events; launch it with the theme and the style sheet of `theme.py`."""
     first = Session(explorer.key_of(explorer.start, explorer.source), explorer.source)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        session, start, scanned = gr.State(first), gr.State(first.start), gr.State(None)
+        session, start = gr.State(first), gr.State(first.start)
+        scanned, planned = gr.State(None), gr.State(None)
         gr.HTML(HEAD)
         start_bar.build(page, explorer, session, start)
         with gr.Tabs():
@@ -34,9 +35,9 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             with gr.Tab("Sensitivity"):
                 sensitivity_tab.build(page, explorer, session, start, scanned)
             with gr.Tab("Prune"):
-                prune_tab.build(page, explorer, session, start, scanned)
+                prune_tab.build(page, explorer, session, start, scanned, planned)
             with gr.Tab("Quantize"):
-                quantize_tab.build(explorer, session, start)
+                quantize_tab.build(explorer, session, start, planned)
             with gr.Tab("Compare") as compare:
                 compare_tab.build(explorer, session, compare)
         _leave_checks_to_the_library(page)

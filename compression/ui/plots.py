@@ -40,7 +40,8 @@ MARKERS = (
 GRID = "rgba(128,128,128,0.22)"
 
 
-def _figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
+def base_figure(x_title: str, y_title: str, height: int = 380) -> go.Figure:
+    """An empty figure in the page's manner, with the titles of its axes."""
     figure = go.Figure()
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
     figure.update_layout(
@@ -64,7 +65,7 @@ def _colour(k: int) -> str:
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.Figure:
     """Validation accuracy an epoch of recorded runs: name -> rows with `epoch` and `accuracy`."""
-    figure = _figure("Epoch", "Validation accuracy (%)", height=340)
+    figure = base_figure("Epoch", "Validation accuracy (%)", height=340)
     for k, (name, rows) in enumerate(curves.items()):
         figure.add_scatter(
             x=[row["epoch"] for row in rows],
@@ -82,7 +83,7 @@ def sensitivity_curves(
     points: Sequence["SensitivityPoint"], dense_accuracy: float | None, max_drop: float
 ) -> go.Figure:
     """Accuracy against sparsity, a line a layer, with the dense line and the tolerated one."""
-    figure = _figure("Sparsity of one layer (%)", "Accuracy (%)", height=460)
+    figure = base_figure("Sparsity of one layer (%)", "Accuracy (%)", height=460)
     by_layer: dict[str, list[SensitivityPoint]] = {}
     for point in points:
         by_layer.setdefault(point.layer, []).append(point)
@@ -119,7 +120,7 @@ def _level(figure: go.Figure, height: float, text: str, dash: str) -> None:
 
 def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
     """A layer's non-zero weights at each stage (before, pruned, ...), with the threshold drawn."""
-    figure = _figure("Weight", "Weights in the bin", height=360)
+    figure = base_figure("Weight", "Weights in the bin", height=360)
     for k, (stage, histogram) in enumerate(stages.items()):
         edges = histogram.edges
         zeros = f" ({histogram.zeros:,} zeros not drawn)" if histogram.zeros else ""
@@ -168,7 +169,7 @@ def codebook_over_histogram(
 
 def recovery_curve(rows: Sequence[Any], epochs: int, levels: Mapping[str, float]) -> go.Figure:
     """Validation accuracy of fine-tuning or centroid training; levels: name -> accuracy before."""
-    figure = _figure("Epoch", "Validation accuracy (%)", height=300)
+    figure = base_figure("Epoch", "Validation accuracy (%)", height=300)
     figure.add_scatter(
         x=[row.epoch for row in rows],
         y=[100 * row.accuracy for row in rows],
@@ -193,11 +194,13 @@ def recovery_curve(rows: Sequence[Any], epochs: int, levels: Mapping[str, float]
 
 def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     """Counted size (logarithmic) against test accuracy with its 95 % interval."""
-    figure = _figure("Size, counted in full (KiB, logarithmic)", "Test accuracy (%)", height=420)
+    figure = base_figure(
+        "Size, counted in full (KiB, logarithmic)", "Test accuracy (%)", height=420
+    )
     for k, variant in enumerate(variants):
         evaluation = variant.evaluation
         figure.add_scatter(
-            x=[variant.size.stored_bytes / 1024],
+            x=[(variant.packed_bytes or variant.size.stored_bytes) / 1024],
             y=[100 * evaluation.accuracy],
             error_y={
                 "type": "data",
@@ -218,7 +221,7 @@ def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
 
 def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     """Share of each class's test images that each variant gets right (its recall)."""
-    figure = _figure("", "Right answers (%)", height=400)
+    figure = base_figure("", "Right answers (%)", height=400)
     for k, variant in enumerate(variants):
         reports = variant.evaluation.per_class
         figure.add_bar(

@@ -8,6 +8,7 @@ import gradio as gr
 from compression.presets import layer_names
 from compression.ui import html
 from compression.ui import prune_steps as steps
+from compression.ui.budget import plan, prune_by_plan
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
@@ -28,7 +29,12 @@ def uniform_table(percent: float, explorer: Explorer, session: Session) -> list[
 
 
 def build(
-    page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.State, scanned: gr.State
+    page: gr.Blocks,
+    explorer: Explorer,
+    session: gr.State,
+    start: gr.State,
+    scanned: gr.State,
+    planned: gr.State,
 ) -> None:
     """Components, then events."""
     names = layer_names(explorer.preset)
@@ -40,6 +46,12 @@ def build(
                     0.1, 5, 1, step=0.1, label="Lose at most (points, each layer by itself)"
                 )
                 from_scan = gr.Button("Fill from the scan and prune", variant="primary")
+            with gr.Group():
+                budget = gr.Slider(
+                    40, 1600, 320, step=10, label="Budget for the compressed file (KiB)",
+                    info="spreads zeros here and bits on the next tab where they do least damage",
+                )  # fmt: skip
+                by_budget = gr.Button("Fill both tables by the budget and prune")
             with gr.Row():
                 uniform = [gr.Button(f"{p} % everywhere", size="sm", min_width=90) for p in UNIFORM]
             table = gr.Dataframe(
@@ -116,6 +128,15 @@ def build(
                 **work,
             )
         )
+    filled = by_budget.click(
+        bound(plan, explorer), [session, budget], [table, planned, status],
+        api_name="allocate", **work,
+    )  # fmt: skip
+    pruned = filled.success(
+        bound(prune_by_plan, explorer), [session, table, planned], outputs,
+        api_visibility="private", **work,
+    )  # fmt: skip
+    runs += [filled, pruned]
     cancel.click(
         lambda: html.status("Cancelled. The pruned model is as it was."),
         None, status, cancels=[*runs], api_visibility="private",

@@ -4,17 +4,29 @@ from typing import Any
 
 import gradio as gr
 
-from compression.presets import layer_names
-from compression.ui import html
+from compression.presets import SHIPPED, layer_names
+from compression.ui import html, packed_section, size_plots
 from compression.ui import quantize_steps as steps
+from compression.ui.budget import fill_bits
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound
+from compression.ui.recorded import codebook_kinds
 
 LEAD = (
     "k-means quantization lets the weights of a layer share a few values, its codebook: at b bits "
     "each weight is only the number of one of 2^b values. Fewer bits, smaller file, coarser "
     "weights. Pruned weights keep an exact zero, which takes one of the values."
 )
+KINDS_LEAD = (
+    "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
+    "the best one can be found, while the usual packages stop at a poor one. The same checkpoint, "
+    "quantized three ways:"
+)
+KINDS = {
+    "kmeans": "k-means, the best codebook (here)",
+    "fast-pytorch-kmeans": "k-means, the usual course package",
+    "linear": "evenly spaced levels",
+}
 QUICK: dict[str, Any] = {
     "show_progress": "hidden",
     "concurrency_limit": 4,
@@ -22,7 +34,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
+def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.State) -> None:
     """Components, then events."""
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
@@ -59,6 +71,8 @@ def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
             curve = gr.Plot(label="Centroid training", show_label=False, visible=False)
             layer = gr.Dropdown(names, value="conv4", label="Codebook of layer")
             codebook = gr.Plot(label="Codebook", show_label=False, visible=False)
+    packed_section.build(explorer, session, start)
+    _codebook_kinds()
     gr.HTML(
         html.note(
             "In the course report the quantized model (29.03 MiB) came out larger than the pruned "
@@ -92,7 +106,23 @@ def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
             bound(steps.show_codebook, explorer), [session, layer], codebook,
             trigger_mode="always_last", **QUICK,
         )  # fmt: skip
+    planned.change(fill_bits, [planned, overrides], [overrides, source, status], **QUICK)
     start.change(
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
         **QUICK,
     )  # fmt: skip
+
+
+def _codebook_kinds() -> None:
+    """The recorded answer to the report's "at 4 and 2 bits the performance dropped a lot"."""
+    recorded = codebook_kinds(SHIPPED[0])
+    if recorded is None:
+        return
+    gr.Markdown("### What a better codebook buys, without any training")
+    gr.HTML(f'<p class="cx-lead">{KINDS_LEAD}</p>')
+    figure = size_plots.codebook_kinds(recorded["rows"], recorded["dense_accuracy"], KINDS)
+    gr.Plot(figure, show_label=False)
+    rows = [row for row in recorded["rows"] if row["kind"] == "kmeans"]
+    best = ", ".join(f"{row['accuracy']:.2%} at {row['bits']}" for row in rows)
+    text = f"Recorded on {rows[0]['total']:,} test images by `{recorded['command']}` on "
+    gr.Markdown(f"{text}{recorded['machine']['processor']}. With the best codebooks: {best} bits.")

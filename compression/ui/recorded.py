@@ -25,5 +25,20 @@ def recorded_runs() -> dict[str, dict[str, Any]]:
 
 def scan_file(name: str) -> Path | None:
     """Where the recorded scan of a shipped model is, or None."""
-    path = ASSETS / "results" / f"scan-{name.replace('/', '-')}.json"
+    return _of_shipped("scan", name)
+
+
+def settings_file(name: str) -> Path | None:
+    """Where the measured settings of a shipped model are, or None."""
+    return _of_shipped("settings", name)
+
+
+def _of_shipped(kind: str, name: str) -> Path | None:
+    path = ASSETS / "results" / f"{kind}-{name.replace('/', '-')}.json"
     return path if name in SHIPPED and path.is_file() else None
+
+
+def codebook_kinds(name: str) -> dict[str, Any] | None:
+    """What ways to choose codebooks gave on a shipped model, recorded; None where nothing was."""
+    path = ASSETS / "results" / f"codebooks-{name.replace('/', '-')}.json"
+    return json.loads(path.read_text()) if path.is_file() else None

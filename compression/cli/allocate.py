@@ -1,0 +1,81 @@
+"""`python -m compression allocate`: a sparsity and a bit width for each layer, for a goal."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compression.allocation import allocate
+from compression.allocation_records import load_settings, save_settings
+from compression.allocation_scan import SettingPoint, scan_settings
+from compression.allocation_table import setting_table
+from compression.cli.common import DataOption, JsonOption, SourceOption, progress_bar, show
+from compression.data import load_cifar10
+from compression.hardware import machine_record
+from compression.inputs import InputError, real, whole
+from compression.scan_cache import content_digest
+from compression.stored import load_stored
+
+
+def allocate_command(
+    checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
+    max_kib: Annotated[
+        float | None, typer.Option(help="Goal: a file of at most so many KiB.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Goal: lose at most so many points.")
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="Where the measurements are kept, or will be: a .json file.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Validation images to measure on.")] = 512,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure what each setting of each layer costs, and spread sparsity and bits by it."""
+    if (max_kib is None) == (max_drop is None):
+        raise InputError("One goal must be given, --max-kib or --max-drop, got both or neither.")
+    goal: dict[str, Any] = {"max_drop": real("max_drop", max_drop or 0, 0, 100, "points") / 100}
+    if max_kib is not None:
+        goal = {"max_bytes": 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")}
+    points = _measured(checkpoint, settings, images, source, data)
+    table = setting_table(load_stored(checkpoint).model, points)
+    found = allocate(table, **goal)
+    result: dict[str, Any] = {
+        "predicted_bytes": found.size_bytes,
+        "predicted_accuracy": table.dense_accuracy - found.predicted_drop,
+        "dense_accuracy": table.dense_accuracy,
+    }
+    if json_output:
+        result |= {"sparsities": found.sparsities, "bits": found.bits}
+    else:
+        for name, setting in found.layers.items():
+            bits = "float32" if setting.bits is None else f"{setting.bits} bits"
+            result[name] = f"{setting.sparsity:.0%} zeros, {bits}"
+    show(result, json_output)
+
+
+def _measured(
+    checkpoint: str, kept: Path | None, count: int, source: str, data: Path | None
+) -> list[SettingPoint]:
+    """The measurements: those of the file, where they are of this model and these images."""
+    model = load_stored(checkpoint).model
+    validation = load_cifar10("validation", source, data)
+    validation = validation.head(whole("images", count, 50, len(validation)))
+    pair = (validation.images, validation.labels)
+    if kept is not None and kept.is_file():
+        content, points = load_settings(kept)
+        if content == content_digest(model, *pair):
+            return points
+    points = []
+    with progress_bar() as bar:
+        task = bar.add_task("Measuring", total=None)
+        for point in scan_settings(model, *pair):
+            points.append(point)
+            bar.update(task, completed=len(points), description=f"Measuring {point.layer}")
+    if kept is not None:
+        command = f"python -m compression allocate {checkpoint} --images {count} --source {source}"
+        about = {"model": checkpoint, "command": command, "machine": machine_record()}
+        save_settings(kept, model, *pair, points, about)
+    return points

@@ -1,0 +1,93 @@
+"""On the Quantize tab: the compressed file itself, to be taken home, and where its bytes are."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+import compression
+from compression.inputs import InputError
+from compression.ui import html, size_plots
+from compression.ui.explorer import WORK, Explorer
+from compression.ui.guard import bound
+from compression.ui.session import Session
+
+if TYPE_CHECKING:
+    from compression.packing import PackedInfo
+
+LEAD = (
+    "Formulas are promises; this is the file. Each layer's codes go through an entropy coder, so a "
+    "frequent value, such as the zero of a pruned layer, costs a fraction of a bit. The file loads "
+    "back to the same weights bit for bit, here or with `python -m compression unpack`."
+)
+EMPTY = "No file yet. Prune or quantize a model, then press the button."
+Answer = tuple[Any, Any, Any, Any]
+
+
+def make_file(explorer: Explorer, session: Session) -> Answer:
+    """Pack the latest quantized model, else the pruned one: cards, both figures, the file."""
+    key = session.quantized or session.pruned
+    if key is None:
+        raise InputError("A pruned or quantized model is expected first, got none.")
+    variant = explorer.variant(key)
+    name = re.sub(r"[^\w.-]+", "-", variant.name).strip("-")[:60]
+    path = Path(tempfile.mkdtemp(prefix="packed-")) / f"{name}.safetensors"
+    info = compression.save_packed(variant, path)
+    file = gr.update(value=str(path), interactive=True, label=f"Download {path.name}")
+    return (
+        _cards(info, variant.name),
+        gr.update(value=size_plots.size_ladder(info), visible=True),
+        gr.update(value=size_plots.layer_bytes(info), visible=True),
+        file,
+    )
+
+
+def _cards(info: "PackedInfo", name: str) -> str:
+    over, total = info.total_bytes / info.bound_bytes - 1, info.total_bytes
+    parts = ", ".join(f"{html.size(n)} {part}" for part, n in info.parts.items() if n)
+    return html.cards(
+        [
+            html.Card("On disk", html.size(total), f"{total:,} bytes: {name}"),
+            html.Card(
+                "Smaller than float32",
+                f"{info.ratio:.1f} x",
+                "Deep Compression (2016) reports 35 to 49 times on far larger networks, most of "
+                "whose weights are in layers that bear more",
+            ),
+            html.Card(
+                "Above Shannon's bound",
+                f"{over:.2%}",
+                f"no coder of single codes needs less than {html.size(info.bound_bytes)}",
+            ),
+            html.Card("Every byte", f"{len(info.layers)} layers", parts),
+        ]
+    )
+
+
+def nothing() -> Answer:
+    """The section for another dense model."""
+    hidden = gr.update(value=None, visible=False)
+    button = gr.update(value=None, interactive=False, label="Download the file")
+    return html.empty(EMPTY), hidden, hidden, button
+
+
+def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
+    """Components, then events."""
+    gr.Markdown("### The compressed file")
+    gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
+    with gr.Row():
+        press = gr.Button("Make the file", variant="primary", min_width=140)
+        file = gr.DownloadButton("Download the file", interactive=False, min_width=160)
+    cards = gr.HTML(html.empty(EMPTY), elem_id="packed-result")
+    with gr.Row():
+        ladder = gr.Plot(label="Ways to store it", show_label=False, visible=False, min_width=320)
+        layers = gr.Plot(label="By layer", show_label=False, visible=False, min_width=320)
+
+    outputs = [cards, ladder, layers, file]
+    press.click(
+        bound(make_file, explorer), session, outputs, api_name="pack",
+        show_progress="minimal", show_progress_on=cards, **WORK,
+    )  # fmt: skip
+    start.change(nothing, None, outputs, api_visibility="private", show_progress="hidden")

@@ -1,0 +1,101 @@
+"""Figures of sizes: the ladder down to the packed file, and what better codebooks buy."""
+
+from collections.abc import Mapping, Sequence
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from compression.ui.html import size
+from compression.ui.plots import GRID, MARKERS, PALETTE, base_figure
+
+if TYPE_CHECKING:
+    from compression.packing import PackedInfo
+
+
+def size_ladder(info: "PackedInfo") -> go.Figure:
+    """What the same model takes by each way of storing it, one bar a way, on a logarithmic axis."""
+    figure = base_figure("KiB (logarithmic)", "", height=60 + 34 * len(info.ladder))
+    for rung in info.ladder:
+        ours = rung.name == "On disk"
+        figure.add_bar(
+            x=[rung.size_bytes / 1024],
+            y=[rung.name],
+            orientation="h",
+            marker={"color": PALETTE[0] if ours else PALETTE[8], "opacity": 1 if ours else 0.55},
+            text=f" {size(rung.size_bytes)}, {info.dense_bytes / rung.size_bytes:.1f} x",
+            textposition="outside",
+            cliponaxis=False,
+            customdata=[[rung.size_bytes, rung.explanation]],
+            hovertemplate="%{y}: %{customdata[0]:,} bytes<br>%{customdata[1]}<extra></extra>",
+            showlegend=False,
+        )
+    smallest = min(rung.size_bytes for rung in info.ladder) / 1024
+    largest = max(rung.size_bytes for rung in info.ladder) / 1024
+    ticks = [10**power for power in range(6)]
+    figure.update_xaxes(
+        type="log", range=[log10(smallest / 2), log10(largest * 6)], tickvals=ticks,
+        ticktext=[f"{tick:,}" for tick in ticks],
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", gridcolor="rgba(0,0,0,0)")
+    figure.update_layout(bargap=0.3)
+    return figure
+
+
+def layer_bytes(info: "PackedInfo") -> go.Figure:
+    """The packed file by layer: its bytes, and the bits that a weight takes there on average."""
+    figure = base_figure("", "KiB in the file", height=320)
+    figure.add_bar(
+        x=[layer.name for layer in info.layers],
+        y=[layer.total_bytes / 1024 for layer in info.layers],
+        marker={"color": PALETTE[0]},
+        text=[f"{8 * layer.total_bytes / layer.weights:.2f}" for layer in info.layers],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=[
+            (layer.bits, 100 * layer.nonzeros / layer.weights, layer.weights)
+            for layer in info.layers
+        ],
+        hovertemplate=(
+            "%{x}: %{y:.1f} KiB, %{text} bits a weight<br>%{customdata[2]:,} weights, "
+            "%{customdata[1]:.1f} % not zero, %{customdata[0]} bits nominal<extra></extra>"
+        ),
+        showlegend=False,
+    )
+    return figure
+
+
+def codebook_kinds(
+    rows: Sequence[Mapping[str, Any]], dense_accuracy: float, names: Mapping[str, str]
+) -> go.Figure:
+    """Accuracy against bits without training, a line for each way to choose the codebooks.
+
+    rows: with kind, bits, accuracy, low and high, fractions; several of a kind and width (other
+    random starts) are drawn as points on the line of their mean.
+    """
+    figure = base_figure("Bits for each weight", "Test accuracy (%)", height=360)
+    widths = sorted({row["bits"] for row in rows})
+    for k, (kind, name) in enumerate(names.items()):
+        found = {
+            width: [r for r in rows if r["kind"] == kind and r["bits"] == width] for width in widths
+        }
+        means = [
+            100 * sum(r["accuracy"] for r in at) / len(at) if at else None for at in found.values()
+        ]
+        figure.add_scatter(
+            x=[str(width) for width in widths],
+            y=means,
+            name=name,
+            mode="lines+markers",
+            line={"color": PALETTE[k], "width": 2.5},
+            marker={"symbol": MARKERS[k], "size": 9},
+            hovertemplate="%{x} bits: %{y:.2f} %",
+        )
+    figure.add_hline(
+        y=100 * dense_accuracy,
+        line={"color": "#808080", "width": 1.5, "dash": "dash"},
+        annotation={"text": "float32", "font": {"size": 12}},
+        annotation_position="bottom left",
+    )
+    figure.update_xaxes(type="category", gridcolor=GRID)
+    return figure
