@@ -153,7 +153,7 @@ def test_a_drop_is_kept_by_the_smallest_that_does():
     found = allocate(table, max_drop=0.1)
     assert found.predicted_drop == pytest.approx(found.divergence / 10)
     assert found.predicted_drop <= 0.1
-    assert found.size_bytes < allocate(table, max_drop=0.05).size_bytes
+    assert allocate(table, max_drop=0.3).size_bytes < found.size_bytes
 
 
 def test_rivals_keep_the_budget_and_are_what_they_say(baseline, table):
@@ -184,7 +184,7 @@ def test_rivals_keep_the_budget_and_are_what_they_say(baseline, table):
         ({}, "One goal must be given"),
         ({"max_bytes": 1e5, "max_drop": 0.1}, "One goal must be given"),
         ({"max_bytes": 50}, "max_bytes must be at least [0-9,]+ for this model, got 50"),
-        ({"max_bytes": 1e6, "bits": [7]}, "width must be one of 32, 2, 4, got 7"),
+        ({"max_bytes": 1e6, "bits": [7]}, "bits must be one of 32, 2, 4, got 7"),
         ({"max_bytes": 1e6, "bits": []}, "bits must name at least one width"),
         ({"max_drop": 2}, "max_drop must be a number from 0 to 1, got 2"),
     ],
