@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from compression.data import ImageSet, normalize
 from compression.gridmask import GridMask
@@ -26,12 +27,15 @@ class Batches:
         flip: bool = False,
         cutout: int = 0,
         gridmask: GridMask | None = None,
+        small_epochs: int = 0,
+        small_side: int = 24,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.images = len(images)
         self.batch_size = min(batch_size, self.images)
         self.translate, self.flip, self.cutout = translate, flip, cutout
+        self.small_epochs, self.small_side = small_epochs, small_side
         self.gridmask, self.seed, self.device = gridmask, seed, torch.device(device)
         self._labels = images.labels
         self._side = images.images.shape[1]
@@ -42,7 +46,10 @@ class Batches:
         return self.images // self.batch_size
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, 3, 32, 32) float32 channels-last images, (B,) int64 labels; counted from 1."""
+        """(B, 3, 32, 32) float32 channels-last images, (B,) int64 labels; counted from 1.
+
+        In the first `small_epochs` the images are reduced to `small_side` pixels a side.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         if self.gridmask:
             self.gridmask.reseed(self.seed * 1_000_003 + epoch)
@@ -55,6 +62,8 @@ class Batches:
                 batch = batch * self._holes(len(chosen), generator).to(self.device)
             if self.gridmask:
                 batch = self.gridmask(batch)
+            if epoch <= self.small_epochs:
+                batch = _reduced(batch, self.small_side)
             yield batch, self._labels[chosen].to(self.device, non_blocking=True)
 
     def _crop(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -75,6 +84,12 @@ class Batches:
         place = torch.arange(self._side)
         inside = (place >= low) & (place < low + self.cutout)  # (2, B, 32)
         return (~(inside[0][:, :, None] & inside[1][:, None, :]))[:, None].float()
+
+
+def _reduced(images: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side) by linear interpolation with antialiasing."""
+    small = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def _reflect_pad(images: Tensor, margin: int) -> Tensor:

@@ -7,6 +7,7 @@ exactly the name, shape and type of the network that the metadata names.
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,26 @@ class Checkpoint:
 
 
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """A shipped checkpoint by name (`resnet9-s/baseline`, `resnet9-s/gridmask`) or a file by path.
+    """A shipped checkpoint by name (`resnet9-s/baseline`, ...) or a file by path.
 
-    Raises InputError for an unknown name, a file that is missing, too large, truncated, a pickle,
-    not safetensors, or whose tensors are not exactly those of the preset that its metadata names.
+    A shipped one may be in several files, `NAME-1-of-2.safetensors` and so on, whose tensors are
+    taken together. Raises InputError for an unknown name, a file that is missing, too large,
+    truncated, a pickle, not safetensors, or whose tensors are not exactly those of the preset that
+    its metadata names.
     """
-    path = _resolve(name_or_path)
+    paths = _resolve(name_or_path)
+    path = paths[0]
+    state: dict[str, torch.Tensor] = {}
     try:
-        _check_header(path)
-        with safe_open(path, "pt") as file:
-            metadata = _parse_metadata(file.metadata() or {}, path)
+        for each in paths:
+            _check_header(each)
+        with ExitStack() as stack:
+            files = [stack.enter_context(safe_open(each, "pt")) for each in paths]
+            metadata = _parse_metadata(files[0].metadata() or {}, path)
             model = build_model(metadata["preset"])
-            _check_tensors(file, model, path)
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            places = {name: file for file in files for name in file.keys()}
+            _check_tensors(places, model, path)
+            state = {name: file.get_tensor(name) for name, file in places.items()}
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path.name} must be a whole safetensors file, got one that does not read ({error})."
@@ -61,20 +69,57 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 
 def save_checkpoint(model: ResNet9, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
     """Write `model` with JSON-able `metadata` (the preset is added); the file appears whole."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    described = {"preset": model.preset} | metadata
+    _write(state, Path(path), {"preset": model.preset} | metadata)
+
+
+def save_shards(
+    model: ResNet9,
+    path: str | os.PathLike[str],
+    metadata: dict[str, Any],
+    *,
+    shard_bytes: int = 9 * 2**20,
+) -> list[Path]:
+    """Write `model` in half precision as `NAME-1-of-2.safetensors` and so on, for `NAME` in `path`.
+
+    Each file holds tensors of at most `shard_bytes`, or one that is larger, and the metadata.
+    Returns the files.
+    """
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        tensor = tensor.half() if tensor.is_floating_point() else tensor
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    stem, described = Path(path).with_suffix(""), {"preset": model.preset} | metadata
+    targets = [
+        stem.with_name(f"{stem.name}-{k + 1}-of-{len(shards)}.safetensors")
+        for k in range(len(shards))
+    ]
+    for shard, target in zip(shards, targets, strict=True):
+        _write(shard, target, described)
+    return targets
+
+
+def _write(state: dict[str, torch.Tensor], target: Path, described: dict[str, Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(target.name + ".part")
     save_file(state, beside, {key: json.dumps(value) for key, value in described.items()})
     beside.replace(target)
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
+def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
+    """The file, or the files of a shipped checkpoint that is in several, in their order."""
     text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
     if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
     path = FOLDER / f"{text}.safetensors" if text in SHIPPED else Path(os.path.expanduser(text))
+    if text in SHIPPED and (shards := sorted(path.parent.glob(f"{path.stem}-*-of-*.safetensors"))):
+        return shards
     if not os.path.isfile(path):
         raise InputError(
             f"checkpoint must be one of {', '.join(SHIPPED)}, or the path of a safetensors file, "
@@ -85,7 +130,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"checkpoint must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
         )
-    return path
+    return [path]
 
 
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
@@ -102,10 +147,13 @@ def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _check_tensors(file: Any, model: nn.Module, path: Path) -> None:
-    """Names, shapes and types out of the header alone, before any tensor is read."""
+def _check_tensors(files: dict[str, Any], model: nn.Module, path: Path) -> None:
+    """Names, shapes and types out of the headers alone, before any tensor is read.
+
+    files: each tensor's name and the open file that holds it.
+    """
     expected = model.state_dict()
-    found = set(file.keys())
+    found = set(files)
     if found != set(expected):
         differing = sorted(found ^ set(expected))
         raise InputError(
@@ -113,7 +161,7 @@ def _check_tensors(file: Any, model: nn.Module, path: Path) -> None:
             f"{shown(differing[0])} and {len(differing) - 1} more."
         )
     for name, tensor in expected.items():
-        view = file.get_slice(name)
+        view = files[name].get_slice(name)
         if tuple(view.get_shape()) != tuple(tensor.shape):
             raise InputError(
                 f"tensor {name} in {path.name} must have shape {tuple(tensor.shape)}, "

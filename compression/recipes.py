@@ -32,8 +32,10 @@ class GridMaskConfig:
 class TrainConfig:
     """One training recipe. Learning rates are per step of a mean loss; decays are per step too.
 
-    norm_batch: images that share batch-norm statistics ("ghost" batch norm, Hoffer et al. 2017,
-    arXiv 1705.08741); a batch is computed in parts of so many, which stay in a processor's cache.
+    small_epochs, small_side: the first so many epochs see the images reduced to so many pixels a
+    side (progressive resizing), at that share of the arithmetic. norm_batch: images that share
+    batch-norm statistics ("ghost" batch norm, Hoffer et al. 2017, arXiv 1705.08741); a batch is
+    computed in parts of so many, which stay in a processor's cache.
     """
 
     epochs: int = 18
@@ -51,6 +53,8 @@ class TrainConfig:
     translate: int = 4
     flip: bool = True
     cutout: int = 0
+    small_epochs: int = 0
+    small_side: int = 24
     gridmask: GridMaskConfig | None = None
     precision: str = "auto"
     seed: int = 0
@@ -68,6 +72,8 @@ class TrainConfig:
             real(name, getattr(self, name), 0, 10)
         whole("translate", self.translate, 0, 16, "pixels")
         whole("cutout", self.cutout, 0, 32, "pixels")
+        whole("small_epochs", self.small_epochs, 0, 1000)
+        whole("small_side", self.small_side, 8, 32, "pixels")
         choice("precision", self.precision, PRECISIONS)
         whole("seed", self.seed, 0, 2**31 - 1)
 
@@ -91,6 +97,13 @@ RECIPES = {
         sgd_lr=0.007,
         seed=2,
         gridmask=GridMaskConfig(probability=0.1),
+    ),
+    # For the wider network: fewer masks, and small images while it learns the coarse of it.
+    "gridmask-large": replace(
+        BASELINE,
+        epochs=16,
+        small_epochs=9,
+        gridmask=GridMaskConfig(probability=0.3, ramp_epochs=9),
     ),
 }
 

@@ -215,6 +215,8 @@ class _Run:
             flip=config.flip,
             cutout=config.cutout,
             gridmask=gridmask,
+            small_epochs=config.small_epochs,
+            small_side=config.small_side,
             seed=config.seed,
             device=device,
         )

@@ -9,7 +9,6 @@ import torch
 
 from compression.allocation import _swept, allocate
 from compression.allocation_records import load_settings, save_settings
-from compression.allocation_rivals import global_allocation, random_allocation, uniform_allocation
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import LayerTable, SettingTable, setting_table
 from compression.data import load_cifar10, normalize
@@ -20,6 +19,7 @@ from compression.model import load_checkpoint, prunable_layers
 from compression.packing import pack
 from compression.pruning import prune
 from compression.quantization import quantize
+from compression.rival_allocations import global_allocation, random_allocation, uniform_allocation
 from compression.scan_cache import content_digest
 
 

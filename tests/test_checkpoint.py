@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compression import checkpoint
-from compression.checkpoint import MAX_HEADER_BYTES, load_checkpoint, save_checkpoint
+from compression.checkpoint import MAX_HEADER_BYTES, load_checkpoint, save_checkpoint, save_shards
 from compression.inputs import InputError
 from compression.model import build_model
 
@@ -310,3 +310,20 @@ def test_a_header_may_not_point_two_tensors_at_the_same_bytes(whole, path):
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     assert "must be a whole safetensors file" in refusal(path)
+
+
+def test_a_shipped_checkpoint_in_several_files_is_taken_together(monkeypatch, tmp_path):
+    model = build_model("resnet9-s", seed=3).eval()
+    monkeypatch.setattr("compression.checkpoint.FOLDER", tmp_path)
+    target = tmp_path / "resnet9-s" / "baseline.safetensors"
+    files = save_shards(model, target, {"recipe": "x"}, shard_bytes=2**20)
+    assert len(files) > 1 and all(file.stat().st_size < 1.3 * 2**20 for file in files)
+    assert files[0].name == f"baseline-1-of-{len(files)}.safetensors"
+    found = load_checkpoint("resnet9-s/baseline")
+    assert found.metadata == {"recipe": "x", "preset": "resnet9-s"}
+    for name, value in model.state_dict().items():
+        wanted = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(found.model.state_dict()[name], wanted), name
+    files[1].unlink()
+    with pytest.raises(InputError, match="must hold the tensors of its preset"):
+        load_checkpoint("resnet9-s/baseline")
