@@ -160,16 +160,18 @@ def train_centroids(
     validation_set: ImageSet,
     config: CentroidConfig | None = None,
     *,
+    teacher: nn.Module | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[CentroidEpoch]:
     """Train the codebooks of a copy of `quantized`, yielding a CentroidEpoch after each epoch.
 
     Codes keep their weights (they are numbered anew only where centroids change places), and
-    pruned weights stay exactly zero. `quantized` stays as it was. Raises InputError for empty image
+    pruned weights stay exactly zero. teacher: a network whose answers are learned in place of the
+    labels. `quantized` stays as it was. Raises InputError for empty image
     sets and a model without quantized layers.
     """
     for result in train_centroids_by_step(
-        quantized, train_set, validation_set, config, device=device
+        quantized, train_set, validation_set, config, teacher=teacher, device=device
     ):
         if isinstance(result, CentroidEpoch):
             yield result
@@ -181,6 +183,7 @@ def train_centroids_by_step(
     validation_set: ImageSet,
     config: CentroidConfig | None = None,
     *,
+    teacher: nn.Module | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[StepResult | CentroidEpoch]:
     """`train_centroids` that also yields a StepResult after every step."""
@@ -193,6 +196,7 @@ def train_centroids_by_step(
         validation_set,
         config.recipe(),
         constraint=lambda copied: TiedWeights(copied, quantized, config),
+        teacher=teacher,
         device=device,
     )
     home = next(quantized.model.parameters()).device

@@ -32,10 +32,11 @@ class GridMaskConfig:
 class TrainConfig:
     """One training recipe. Learning rates are per step of a mean loss; decays are per step too.
 
-    small_epochs, small_side: the first so many epochs see the images reduced to so many pixels a
-    side (progressive resizing), at that share of the arithmetic. norm_batch: images that share
-    batch-norm statistics ("ghost" batch norm, Hoffer et al. 2017, arXiv 1705.08741); a batch is
-    computed in parts of so many, which stay in a processor's cache.
+    temperature: of a teacher's answers, where there is one. small_epochs, small_side: the first so
+    many epochs see the images reduced to so many pixels a side (progressive resizing), at that
+    share of the arithmetic. norm_batch: images that share batch-norm statistics ("ghost" batch
+    norm, Hoffer et al. 2017, arXiv 1705.08741); a batch is computed in parts of so many, which stay
+    in a processor's cache.
     """
 
     epochs: int = 18
@@ -50,6 +51,7 @@ class TrainConfig:
     sgd_weight_decay: float = 5e-4
     warmup: float = 0.15
     label_smoothing: float = 0.1
+    temperature: float = 2.0
     translate: int = 4
     flip: bool = True
     cutout: int = 0
@@ -66,6 +68,7 @@ class TrainConfig:
         choice("optimizer", self.optimizer, ("muon", "sgd"))
         for name in ("muon_lr", "sgd_lr"):
             real(name, getattr(self, name), 0, 100)
+        real("temperature", self.temperature, 0.1, 100)
         for name in ("muon_momentum", "sgd_momentum", "warmup", "label_smoothing"):
             real(name, getattr(self, name), 0, 1)
         for name in ("muon_weight_decay", "sgd_weight_decay"):

@@ -9,7 +9,7 @@ was killed continues from its last epoch to the same bits.
 
 import copy
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compression.augmentation import Batches
 from compression.constraints import Constraint, HeldMasks
 from compression.data import ImageSet, normalize
-from compression.hardware import autocast_dtype, default_device
+from compression.hardware import default_device
 from compression.inputs import InputError
-from compression.optimizer import Schedule, build_optimizers
 from compression.recipes import FINE_TUNE, GridMaskConfig, TrainConfig
-from compression.resume import Progress, ResumeFile, digest_of
+from compression.resume import Progress
+from compression.training_run import StepResult, TrainingRun
 
 __all__ = [
     "FINE_TUNE",
@@ -71,17 +70,6 @@ class EpochResult(EpochRow):
     history: tuple[dict[str, float], ...] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """A step within an epoch, both counted from 1, and the batch's loss with augmentation."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    train_loss: float
-
-
 def train(
     model: nn.Module,
     train_set: ImageSet,
@@ -90,6 +78,7 @@ def train(
     *,
     masks: Mapping[str, Tensor] | None = None,
     constraint: Callable[[nn.Module], Constraint] | None = None,
+    teacher: nn.Module | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[EpochResult]:
@@ -97,10 +86,11 @@ def train(
 
     masks: layer name -> bool tensor of the weight's shape, True where the weight is kept; the rest
     is exactly zero after every step. constraint: instead of masks, what makes a Constraint for the
-    copy that is trained. resume: a file that keeps the state after each epoch, and from
-    which a killed run of the same config goes on; it is removed once the last epoch's result has
-    been taken and the generator goes on. Raises InputError for empty image sets, unknown layers,
-    masks of other shapes, and a resume file that is damaged or of another run.
+    copy that is trained. teacher: a network whose answers are learned in place of the labels
+    (distillation, Hinton et al. 2015, arXiv 1503.02531). resume: a file that keeps the state
+    after each epoch, and from which a killed run of the same config goes on; it is removed once the
+    last epoch's result has been taken and the generator goes on. Raises InputError for empty image
+    sets, unknown layers, masks of other shapes, and a resume file that is damaged or of another run.
     """
     for result in train_by_step(
         model,
@@ -109,6 +99,7 @@ def train(
         config,
         masks=masks,
         constraint=constraint,
+        teacher=teacher,
         resume=resume,
         device=device,
     ):
@@ -124,6 +115,7 @@ def train_by_step(
     *,
     masks: Mapping[str, Tensor] | None = None,
     constraint: Callable[[nn.Module], Constraint] | None = None,
+    teacher: nn.Module | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[StepResult | EpochResult]:
@@ -133,7 +125,8 @@ def train_by_step(
         if not len(images):
             raise InputError(f"{name} must hold at least one image, got none.")
     bind = constraint or (lambda copied: HeldMasks(copied, masks or {}))
-    run = _Run(model, train_set, config, bind, torch.device(device or default_device()))
+    run = TrainingRun(model, train_set, config, bind, torch.device(device or default_device()))
+    run.set_teacher(teacher)
     state = run.resume_file(resume, (train_set, validation_set)) if resume else None
     best_model = copy.deepcopy(run.model).eval()
     done = Progress()
@@ -181,95 +174,21 @@ def fine_tune(
     config: TrainConfig | None = None,
     *,
     masks: Mapping[str, Tensor] | None = None,
+    teacher: nn.Module | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[EpochResult]:
     """`train` with the short, gentle recipe that a pruned model needs: 5 epochs of SGD."""
-    recipe = config or FINE_TUNE
     yield from train(
-        model, train_set, validation_set, recipe, masks=masks, resume=resume, device=device
+        model,
+        train_set,
+        validation_set,
+        config or FINE_TUNE,
+        masks=masks,
+        teacher=teacher,
+        resume=resume,
+        device=device,
     )
-
-
-class _Run:
-    """The moving parts of one training run: a copy of the model, optimizers, batches, masks."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        train_set: ImageSet,
-        config: TrainConfig,
-        bind: Callable[[nn.Module], Constraint],
-        device: torch.device,
-    ) -> None:
-        self.config, self.device = config, device
-        self.model = copy.deepcopy(model).to(device)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        _set_norm_momentum(self.model, config)
-        self.constraint = bind(self.model)
-        gridmask = config.gridmask.transform() if config.gridmask else None
-        self.batches = Batches(
-            train_set,
-            batch_size=config.batch_size,
-            translate=config.translate,
-            flip=config.flip,
-            cutout=config.cutout,
-            gridmask=gridmask,
-            small_epochs=config.small_epochs,
-            small_side=config.small_side,
-            seed=config.seed,
-            device=device,
-        )
-        steps = config.epochs * len(self.batches)
-        self.optimizers = build_optimizers(self.model, config)
-        self.schedule = Schedule(self.optimizers, steps, config.warmup)
-        self.learning_rate = 0.0
-
-    def resume_file(self, path: str | Path, sets: tuple[ImageSet, ...]) -> ResumeFile:
-        """The file for the state of this run, as long as the model is as it was given."""
-        start = digest_of([*self.model.state_dict().values(), *(images.labels for images in sets)])
-        return ResumeFile(Path(path), asdict(self.config), start)
-
-    @torch.enable_grad()
-    def epoch(self, epoch: int) -> Generator[StepResult, None, float]:
-        """One pass over the training images, a result a step; returns the mean loss."""
-        self.model.train()
-        dtype = autocast_dtype(self.config.precision, self.device)
-        total, steps = 0.0, len(self.batches)
-        for step, (images, labels) in enumerate(self.batches.epoch(epoch)):
-            self.schedule.set_step((epoch - 1) * len(self.batches) + step)
-            self.model.zero_grad(set_to_none=True)
-            parts = -(-len(labels) // self.config.norm_batch)
-            summed = torch.zeros((), device=self.device)
-            for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                    logits = self.model(pixels)
-                loss = functional.cross_entropy(
-                    logits.float(),
-                    answers,
-                    label_smoothing=self.config.label_smoothing,
-                    reduction="sum",
-                )
-                (loss / len(labels)).backward()
-                summed += loss.detach()
-            self.constraint.after_backward()
-            for optimizer in self.optimizers:
-                optimizer.step()
-            self.constraint.after_step()
-            self.learning_rate = self.optimizers[0].param_groups[0]["lr"]
-            total += summed.item()
-            yield StepResult(
-                epoch, self.config.epochs, step + 1, steps, summed.item() / len(labels)
-            )
-        return total / (steps * self.batches.batch_size)
-
-
-def _set_norm_momentum(model: nn.Module, config: TrainConfig) -> None:
-    """Running statistics that follow a whole batch by a tenth, whatever number of parts it has."""
-    share = min(1.0, config.norm_batch / config.batch_size)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1 - 0.9**share
 
 
 @torch.inference_mode()

@@ -132,7 +132,7 @@ def test_a_run_that_cannot_be_saved_is_not_lost(monkeypatch, tmp_path):
     def no_training(*_):
         raise AssertionError("it trained again")
 
-    monkeypatch.setattr("compression.training._Run.epoch", no_training)
+    monkeypatch.setattr("compression.training_run.TrainingRun.epoch", no_training)
     done = run("train", out, "--epochs", 1)
     assert done.exit_code == 0, done.stderr
     assert len(load_checkpoint(out).metadata["curves"]) == 1

@@ -18,10 +18,10 @@ PACKAGE = ROOT / "compression"
 # A module may import those before it; a family (`scan_*`, `kmeans_*`) stands at one place.
 ORDER = (
     "inputs presets hardware data download gridmask augmentation resnet9 checkpoint model "
-    "inference masks constraints recipes optimizer resume training latency evaluation runs "
-    "scan_ sensitivity scan_records recalibration pruning kmeans_ kmeans quantization centroids "
-    "allocation_ allocation rival_allocations sizes packing_ packing stored report reproduction_ reproduction "
-    "cli __main__ ui"
+    "inference masks constraints recipes optimizer resume training_ training latency evaluation "
+    "runs scan_ sensitivity scan_records recalibration pruning kmeans_ kmeans quantization "
+    "centroids allocation_ allocation rival_allocations sizes packing_ packing stored report "
+    "reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]
 
