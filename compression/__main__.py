@@ -13,7 +13,7 @@ from compression.cli.download import download_command
 from compression.cli.measure import compare_command, evaluate_command, scan_command
 from compression.cli.pack import inspect_command, pack_command, unpack_command
 from compression.cli.reproduce import reproduce_command
-from compression.cli.train import train_command
+from compression.cli.train import average_command, train_command
 from compression.inputs import InputError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     help="GridMask, magnitude pruning and k-means quantization of a ResNet-9 on CIFAR-10.",
 )
 app.command("train")(train_command)
+app.command("average")(average_command)
 app.command("evaluate")(evaluate_command)
 app.command("scan")(scan_command)
 app.command("prune")(prune_command)

@@ -1,15 +1,19 @@
 """A training run as a checkpoint: from a named recipe to a file that says how it came about."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
+
+import torch
+from torch import nn
 
 from compression.data import ImageSet
 from compression.evaluation import evaluate
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice
 from compression.model import ResNet9, build_model, load_checkpoint, save_checkpoint
+from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import RECIPES, TrainConfig
 from compression.training import EpochResult, train
 
@@ -51,6 +55,42 @@ def train_checkpoint(
     return _epochs(model, config, sets, out, record, earlier)
 
 
+def average_checkpoints(
+    out: Path, starts: Sequence[str], sets: dict[str, ImageSet], *, images: int = 10_000
+) -> dict[str, Any]:
+    """Write the mean of several cycles' weights as the checkpoint `out`; returns its record.
+
+    Stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407): the ends of cycles lie
+    around a point that generalizes better than any of them. Batch norm is re-estimated on the first
+    `images` training images. starts: the cycles of one run in their order; the last one's record is
+    carried on. Raises InputError for fewer than two, and for different presets.
+    """
+    loaded = [load_checkpoint(start) for start in starts]
+    presets = {checkpoint.model.preset for checkpoint in loaded}
+    if len(loaded) < 2 or len(presets) > 1:
+        came = f"{len(loaded)} of {', '.join(sorted(presets)) or 'none'}"
+        raise InputError(f"At least two checkpoints of one preset must be given, got {came}.")
+    mean = build_model(presets.pop())
+    states = [checkpoint.model.state_dict() for checkpoint in loaded]
+    mean.load_state_dict(
+        {
+            name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
+            for name, value in states[0].items()
+        }
+    )
+    model = recalibrate_batch_norm(mean.eval(), sets["train"].images[:images])
+    assert isinstance(model, ResNet9)
+    validation = sets["validation"]
+    record = dict(loaded[-1].metadata) | {
+        "averaged": [str(checkpoint.metadata.get("command", "")) for checkpoint in loaded],
+        "command": f"python -m compression average {out.name} {' '.join(map(str, starts))}",
+        "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
+        **_on_test(model, sets["test"]),
+    }
+    save_checkpoint(model, out, record)
+    return record
+
+
 def _epochs(
     model: ResNet9,
     config: TrainConfig,
@@ -84,7 +124,6 @@ def _outcome(
     result: EpochResult, earlier: list[dict[str, Any]], test_set: ImageSet
 ) -> dict[str, Any]:
     """What a finished run says of itself, and the one final accuracy on the test images."""
-    test = evaluate(result.best_model, test_set.images, test_set.labels)
     curves = list(earlier[-1].get("curves", [])) if earlier else []
     done = len(curves)
     curves += [row | {"epoch": done + row["epoch"]} for row in result.history]
@@ -93,6 +132,10 @@ def _outcome(
         "best_epoch": done + result.best_epoch,
         "training_seconds": sum(row["seconds"] for row in curves),
         "validation_accuracy": result.best_accuracy,
-        "test_accuracy": test.accuracy,
-        "test_interval": [test.low, test.high],
+        **_on_test(result.best_model, test_set),
     }
+
+
+def _on_test(model: nn.Module, test_set: ImageSet) -> dict[str, Any]:
+    test = evaluate(model, test_set.images, test_set.labels)
+    return {"test_accuracy": test.accuracy, "test_interval": [test.low, test.high]}

@@ -90,7 +90,8 @@ def train(
     (distillation, Hinton et al. 2015, arXiv 1503.02531). resume: a file that keeps the state
     after each epoch, and from which a killed run of the same config goes on; it is removed once the
     last epoch's result has been taken and the generator goes on. Raises InputError for empty image
-    sets, unknown layers, masks of other shapes, and a resume file that is damaged or of another run.
+    sets, unknown layers, masks of other shapes, and a resume file that is damaged or of another
+    run.
     """
     for result in train_by_step(
         model,

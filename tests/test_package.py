@@ -19,7 +19,7 @@ PACKAGE = ROOT / "compression"
 ORDER = (
     "inputs presets hardware data download gridmask augmentation resnet9 checkpoint model "
     "inference masks constraints recipes optimizer resume training_ training latency evaluation "
-    "runs scan_ sensitivity scan_records recalibration pruning kmeans_ kmeans quantization "
+    "recalibration runs scan_ sensitivity scan_records pruning kmeans_ kmeans quantization "
     "centroids allocation_ allocation rival_allocations sizes packing_ packing stored report "
     "reproduction_ reproduction cli __main__ ui"
 ).split()

@@ -1,4 +1,4 @@
-"""`python -m compression train`: train a preset by a named recipe into a checkpoint file."""
+"""`python -m compression train | average`: a preset by a named recipe into a checkpoint file."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from compression.data import SPLITS, load_cifar10
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
-from compression.runs import train_checkpoint
+from compression.runs import average_checkpoints, train_checkpoint
 
 
 def train_command(
@@ -54,6 +54,21 @@ def train_command(
                 total=result.epochs,
             )
     record = load_checkpoint(out).metadata
+    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
+    show({"checkpoint": str(out), **shown}, json_output)
+
+
+def average_command(
+    out: Annotated[Path, typer.Argument(help="The checkpoint to write, NAME.safetensors.")],
+    checkpoints: Annotated[list[str], typer.Argument(help="The cycles of a run, in their order.")],
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Average the weights of several cycles of training (stochastic weight averaging)."""
+    _check_target(out)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    record = average_checkpoints(out, checkpoints, sets)
     shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
     show({"checkpoint": str(out), **shown}, json_output)
 
