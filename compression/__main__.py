@@ -13,6 +13,7 @@ from compression.cli.download import download_command
 from compression.cli.measure import compare_command, evaluate_command, scan_command
 from compression.cli.pack import inspect_command, pack_command, unpack_command
 from compression.cli.reproduce import reproduce_command
+from compression.cli.shrink import shrink_command
 from compression.cli.train import average_command, train_command
 from compression.inputs import InputError
 
@@ -33,6 +34,7 @@ app.command("allocate")(allocate_command)
 app.command("pack")(pack_command)
 app.command("unpack")(unpack_command)
 app.command("inspect")(inspect_command)
+app.command("shrink")(shrink_command)
 app.command("reproduce")(reproduce_command)
 app.command("download")(download_command)
 

@@ -21,7 +21,7 @@ ORDER = (
     "inference masks constraints recipes optimizer resume training_ training latency evaluation "
     "recalibration runs scan_ sensitivity scan_records pruning kmeans_ kmeans quantization "
     "centroids allocation_ allocation rival_allocations sizes packing_ packing stored report "
-    "reproduction_ reproduction cli __main__ ui"
+    "shrink reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]
 

@@ -39,7 +39,7 @@ def allocate_command(
     goal: dict[str, Any] = {"max_drop": real("max_drop", max_drop or 0, 0, 100, "points") / 100}
     if max_kib is not None:
         goal = {"max_bytes": 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")}
-    points = _measured(checkpoint, settings, images, source, data)
+    points = measured_settings(checkpoint, settings, images, source, data)
     table = setting_table(load_stored(checkpoint).model, points)
     found = allocate(table, **goal)
     result: dict[str, Any] = {
@@ -56,7 +56,7 @@ def allocate_command(
     show(result, json_output)
 
 
-def _measured(
+def measured_settings(
     checkpoint: str, kept: Path | None, count: int, source: str, data: Path | None
 ) -> list[SettingPoint]:
     """The measurements: those of the file, where they are of this model and these images."""

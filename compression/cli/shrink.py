@@ -1,0 +1,55 @@
+"""`python -m compression shrink`: a checkpoint into a packed file of a given size, by all steps."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compression.cli.allocate import measured_settings
+from compression.cli.common import DataOption, JsonOption, SourceOption, show
+from compression.data import SPLITS, load_cifar10
+from compression.hardware import machine_record
+from compression.packing import save_packed
+from compression.report import row_of, variant_of
+from compression.shrink import ShrinkConfig, shrink
+from compression.stored import load_stored
+
+
+def shrink_command(
+    checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
+    out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
+    max_kib: Annotated[float, typer.Option(help="Size that the allocation aims at, in KiB.")],
+    tune_epochs: Annotated[int, typer.Option(help="Of the pruned network; 0 for none.")] = 4,
+    centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
+    settings: Annotated[
+        Path | None, typer.Option(help="The file of measured settings, see allocate.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Validation images to measure settings on.")] = 512,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    results: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Allocate, prune, distil, quantize, distil the centroids, pack, and measure the file."""
+    config = ShrinkConfig(
+        1024 * max_kib, tune_epochs=tune_epochs, centroid_epochs=centroid_epochs, seed=seed
+    )
+    points = measured_settings(checkpoint, settings, images, source, data)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    dense = load_stored(checkpoint)
+    small = shrink(
+        dense.model, points, sets, config, name=out.stem, folder=out.with_suffix(""),
+        notify=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    save_packed(small, out)
+    result: dict[str, Any] = row_of(variant_of(load_stored(out), sets["test"]))
+    result["dense_accuracy"] = variant_of(dense, sets["test"]).evaluation.accuracy
+    show({"file": str(out)} | result, json_output)
+    if results is not None:
+        command = f"python -m compression shrink {checkpoint} {out.name} --max-kib {max_kib:g} "
+        command += f"--tune-epochs {tune_epochs} --centroid-epochs {centroid_epochs} --seed {seed}"
+        content = {"command": command, "config": asdict(config), "machine": machine_record()}
+        results.write_text(json.dumps(content | {"result": result}, indent=1) + "\n")
