@@ -27,7 +27,7 @@ from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE
 from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
-from compression.runs import train_checkpoint
+from compression.runs import average_checkpoints, train_checkpoint
 from compression.scan_records import load_scan, record_scan, save_scan
 from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
 from compression.stored import StoredModel, load_stored
@@ -77,11 +77,12 @@ class Reproduction:
         return self.content["rows"]
 
     def model(self, name: str) -> Path | str:
-        """Train the model `name`, cycle by cycle; its checkpoint's path, or its shipped name."""
+        """Train the model `name`, cycle by cycle, and average them; its checkpoint's path, or its
+        shipped name."""
         cycles = self.config.models[name]
         if "/" in cycles[0]:
             return cycles[0]
-        start: Path | None = None
+        done: list[Path] = []
         for k, recipe in enumerate(cycles):
             out = self.folder / f"{name}-{k + 1}.safetensors"
             if not out.is_file():
@@ -91,12 +92,15 @@ class Reproduction:
                     recipe=recipe,
                     preset=self.config.preset,
                     seed=self.config.seed + k,
-                    start=str(start) if start else None,
+                    start=str(done[-1]) if done else None,
                 )
                 self._last(f"{name}, cycle {k + 1}", epochs)
-            start = out
-        assert start is not None
-        return start
+            done.append(out)
+        out = self.folder / f"{name}.safetensors" if len(done) > 1 else done[0]
+        if not out.is_file():
+            average_checkpoints(out, [str(path) for path in done], self.sets)
+            self.notify(f"{name}: averaged {len(done)} cycles")
+        return out
 
     def compress(self, name: str) -> None:
         """Prune by a scan, recover, and quantize both the dense and the pruned model."""

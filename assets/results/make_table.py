@@ -12,6 +12,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from compression.presets import SHIPPED  # noqa: E402
+from compression.reproduction import markdown  # noqa: E402
 from compression.ui.recorded import read_metadata  # noqa: E402
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -20,8 +21,8 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 def table() -> str:
     """The recorded results as Markdown."""
     parts = ["## Results", "", *_checkpoints()]
-    for path in sorted(HERE.glob("record-*.json")):
-        parts += ["", *_record(path)]
+    for path in sorted(HERE.glob("reproduce-*.json")):
+        parts += ["", markdown(json.loads(path.read_text())).strip()]
     return "\n".join(parts)
 
 
@@ -39,22 +40,6 @@ def _checkpoints() -> list[str]:
             f"{run['machine']['processor']}, {run['machine']['threads']} threads |"
         )
     return [*lines, "", f"By `{run['command']}` and the like, on the full CIFAR-10."]
-
-
-def _record(path: Path) -> list[str]:
-    content = json.loads(path.read_text())
-    lines = [
-        f"`{path.stem.removeprefix('record-')}`, by `{content['command']}`:",
-        "",
-        "| Variant | Test accuracy | Counted in full | Smaller than dense |",
-        "| --- | --- | --- | --- |",
-    ]
-    for row in content["rows"]:
-        lines.append(
-            f"| {row['variant']} | {row['accuracy']:.2%} | {row['counted_bytes'] / 1024:,.0f} KiB "
-            f"| {row['times_smaller']:.1f} x |"
-        )
-    return lines
 
 
 def with_table(readme: str) -> str:

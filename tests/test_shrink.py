@@ -1,0 +1,150 @@
+"""Averaged cycles, distillation, and the whole way down to a packed file, on few images."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+from typer.testing import CliRunner
+
+from compression.__main__ import app
+from compression.allocation_scan import scan_settings
+from compression.data import load_cifar10, normalize
+from compression.inputs import InputError
+from compression.model import build_model, load_checkpoint, save_checkpoint
+from compression.packing import inspect_packed, load_packed_parts
+from compression.recipes import FINE_TUNE, TrainConfig
+from compression.runs import average_checkpoints
+from compression.shrink import ShrinkConfig, shrink
+from compression.training import train, train_by_step
+from compression.training_run import StepResult
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {split: load_cifar10(split, "sample").head(64) for split in ("train", "validation")} | {
+        "test": load_cifar10("test", "sample").head(64)
+    }
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+def test_an_average_is_the_mean_of_the_weights_with_fresh_batch_norm(sets, tmp_path):
+    models = [build_model("resnet9-s", seed=k) for k in (1, 2, 3)]
+    names = [str(tmp_path / f"{k}.safetensors") for k in range(3)]
+    for name, model in zip(names, models, strict=True):
+        save_checkpoint(model, name, {"command": f"train {name[-13]}", "curves": [1]})
+    record = average_checkpoints(tmp_path / "mean.safetensors", names, sets, images=64)
+    found = load_checkpoint(tmp_path / "mean.safetensors")
+    weight = sum(model.conv3.conv.weight.double() for model in models) / 3
+    assert torch.equal(found.model.conv3.conv.weight, weight.float())
+    first = functional.conv2d(
+        normalize(sets["train"].images), found.model.conv1.conv.weight, padding=1
+    )
+    assert torch.allclose(found.model.conv1.norm.running_mean, first.mean((0, 2, 3)), atol=1e-4)
+    assert found.metadata["averaged"] == [f"train {k}" for k in range(3)]
+    assert found.metadata["curves"] == [1]
+    assert record["test_accuracy"] == found.metadata["test_accuracy"]
+
+
+def test_only_two_or_more_of_one_preset_can_be_averaged(sets, tmp_path):
+    for preset in ("resnet9-s", "resnet9"):
+        save_checkpoint(build_model(preset), tmp_path / f"{preset}.safetensors", {})
+    small, large = (str(tmp_path / f"{p}.safetensors") for p in ("resnet9-s", "resnet9"))
+    with pytest.raises(InputError, match="At least two checkpoints of one preset .* got 1 of"):
+        average_checkpoints(tmp_path / "m.safetensors", [small], sets)
+    with pytest.raises(InputError, match="got 2 of resnet9, resnet9-s"):
+        average_checkpoints(tmp_path / "m.safetensors", [small, large], sets)
+
+
+def test_a_networks_own_answers_teach_it_nothing_new(sets, baseline):
+    """The loss against itself is 0 up to batch norm's batches; against another it is Hinton's."""
+    config = TrainConfig(
+        epochs=1, batch_size=64, norm_batch=64, translate=0, flip=False, precision="float32",
+        optimizer="sgd", sgd_lr=0.0, temperature=3.0,
+    )  # fmt: skip
+    teacher = build_model("resnet9-s", seed=9).eval()
+    step = next(
+        step
+        for step in train_by_step(
+            baseline, sets["train"], sets["validation"], config, teacher=teacher
+        )
+        if isinstance(step, StepResult)
+    )
+    pixels = normalize(sets["train"].images)
+    with torch.no_grad():
+        student = (baseline.train()(pixels) / 3).log_softmax(1)
+        baseline.eval()
+        target = (teacher(pixels) / 3).softmax(1)
+    by_hand = 9 * (target * (target.log() - student)).sum(1).mean().item()
+    assert step.train_loss == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_distillation_without_learning_changes_no_weight(sets, baseline):
+    config = TrainConfig(epochs=1, batch_size=32, optimizer="sgd", sgd_lr=0.0)
+    last = list(train(baseline, sets["train"], sets["validation"], config, teacher=baseline))[-1]
+    assert torch.equal(last.best_model.conv4.conv.weight, baseline.conv4.conv.weight)
+
+
+@pytest.fixture(scope="module")
+def points(baseline, sets):
+    pair = sets["validation"].images, sets["validation"].labels
+    return list(scan_settings(baseline, *pair, sparsities=(0.5, 0.9), bits=(2, 4)))
+
+
+def test_shrinking_keeps_the_budget_the_zeros_and_the_steps(baseline, sets, points, tmp_path):
+    config = ShrinkConfig(300_000, tune_epochs=1, centroid_epochs=1, recalibration_images=64)
+    said = []
+    small = shrink(baseline, points, sets, config, folder=tmp_path / "kept", notify=said.append)
+    again = shrink(baseline, points, sets, config, folder=tmp_path / "kept")
+    assert [text.split(",")[0] for text in said] == ["fine-tuning", "centroids"]
+    assert len(small.steps) == 5 and "distillation" in small.steps[1]
+    for name, layer in small.layers.items():
+        assert layer.bits in (2, 4)
+        weight = layer.weight()
+        if name in small.parts.masks:
+            assert (weight[~small.parts.masks[name]] == 0).all()
+        assert torch.equal(again.layers[name].indices, layer.indices)
+    untouched = shrink(
+        baseline, points, sets, ShrinkConfig(300_000, tune_epochs=0, centroid_epochs=0)
+    )
+    assert len(untouched.steps) == 3
+
+
+def test_the_command_writes_a_file_near_the_size_asked_for(tmp_path):
+    out = tmp_path / "small.safetensors"
+    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--tune-epochs", "0"]
+    words += ["--centroid-epochs", "0", "--images", "50", "--source", "sample", "--json"]
+    words += ["--settings", str(tmp_path / "settings.json"), "--results", str(tmp_path / "r.json")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    info = inspect_packed(out)
+    assert info.total_bytes == pytest.approx(300 * 1024, rel=0.03)
+    recorded = json.loads((tmp_path / "r.json").read_text())
+    assert recorded["result"]["packed_bytes"] == info.total_bytes
+    assert recorded["command"].startswith("python -m compression shrink resnet9-s/baseline small")
+    parts, about = load_packed_parts(out)
+    assert about["recipe"] == list(info.recipe) and parts.layers
+    assert (tmp_path / "settings.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_bytes": 0}, "max_bytes must be a number from 1"),
+        ({"max_bytes": 1e5, "tune_epochs": -1}, "tune_epochs must be a whole number"),
+        ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
+    ],
+)
+def test_bad_settings_are_said(options, text):
+    with pytest.raises(InputError, match=text):
+        ShrinkConfig(**options)
+
+
+def test_tuning_is_the_fine_tuning_recipe_at_another_rate():
+    tuning = ShrinkConfig(1e5, tune_epochs=2, tune_lr=0.1, seed=3).tuning()
+    assert (tuning.epochs, tuning.sgd_lr, tuning.seed) == (2, 0.1, 3)
+    assert tuning.sgd_weight_decay == FINE_TUNE.sgd_weight_decay
