@@ -36,7 +36,7 @@ class CentroidConfig:
 
     epochs: int = 2
     batch_size: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     vector_learning_rate: float = 0.01
     gradient: str = "mean"
     momentum: float = 0.9

@@ -77,8 +77,10 @@ class Reproduction:
         return self.content["rows"]
 
     def model(self, name: str) -> Path | str:
-        """Train the model `name`, cycle by cycle, and average them; its checkpoint's path, or its
-        shipped name."""
+        """Train the model `name`, cycle by cycle; its checkpoint's path, or its shipped name.
+
+        Of the last cycle and the average of all, the better on the validation images is taken.
+        """
         cycles = self.config.models[name]
         if "/" in cycles[0]:
             return cycles[0]
@@ -96,11 +98,14 @@ class Reproduction:
                 )
                 self._last(f"{name}, cycle {k + 1}", epochs)
             done.append(out)
-        out = self.folder / f"{name}.safetensors" if len(done) > 1 else done[0]
-        if not out.is_file():
-            average_checkpoints(out, [str(path) for path in done], self.sets)
-            self.notify(f"{name}: averaged {len(done)} cycles")
-        return out
+        if len(done) == 1:
+            return done[0]
+        mean = self.folder / f"{name}-mean.safetensors"
+        if not mean.is_file():
+            average_checkpoints(mean, [str(path) for path in done], self.sets)
+        found = {p: load_checkpoint(p).metadata["validation_accuracy"] for p in (done[-1], mean)}
+        self.notify(f"{name}: {found[done[-1]]:.2%} after its cycles, {found[mean]:.2%} averaged")
+        return max(found, key=lambda path: found[path])
 
     def compress(self, name: str) -> None:
         """Prune by a scan, recover, and quantize both the dense and the pruned model."""

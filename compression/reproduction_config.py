@@ -14,7 +14,7 @@ from compression.recipes import RECIPES
 class ReproductionConfig:
     """What a reproduction does; the fields are those of the TOML file.
 
-    models: name -> the cycles of training by recipe, which are averaged, or one shipped checkpoint;
+    models: name -> the cycles of training by recipe, or one shipped checkpoint;
     compress: which of them goes through the rest. *_images: the first so many of their split.
     max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out.
     """

@@ -39,7 +39,7 @@ class ShrinkConfig:
     tune_epochs: int = 4
     tune_lr: float = 0.05
     centroid_epochs: int = 3
-    centroid_lr: float = 1.0
+    centroid_lr: float = 0.4
     recalibration_images: int = 5000
     seed: int = 0
 
