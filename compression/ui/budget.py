@@ -20,10 +20,10 @@ POINTS_A_LAYER = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget gave: layer -> sparsity and bits, and the predictions."""
+    """What a budget gave: (layer, bits) of each layer, and the predictions; hashable, as Gradio's
+    state wants it."""
 
-    sparsities: dict[str, float]
-    bits: dict[str, int]
+    bits: tuple[tuple[str, int], ...]
     size_bytes: int
     accuracy: float
 
@@ -52,9 +52,9 @@ def plan(explorer: Explorer, session: Session, kib: float) -> Iterator[tuple[Any
         explorer.keep_table(session.start, table)
     found = compression.allocate(table, max_bytes=budget)
     accuracy = table.dense_accuracy - found.predicted_drop
-    planned = Plan(found.sparsities, found.bits, found.size_bytes, accuracy)
+    planned = Plan(tuple(found.bits.items()), found.size_bytes, accuracy)
     rows = [
-        [name, weights, round(100 * planned.sparsities[name], 2)]
+        [name, weights, round(100 * found.sparsities[name], 2)]
         for name, weights, _ in dense_table(explorer, session)
     ]
     yield rows, planned, html.status(planned.text())
@@ -76,6 +76,7 @@ def fill_bits(planned: Plan | None, rows: list[list[Any]]) -> tuple[Any, Any, An
     """The quantize table with the plan's bits, and the pruned model as what to quantize."""
     if planned is None:
         return gr.skip(), gr.skip(), gr.skip()
-    filled = [[name, str(planned.bits.get(name, ""))] for name, _ in rows]
+    widths = dict(planned.bits)
+    filled = [[name, str(widths.get(name, ""))] for name, _ in rows]
     text = "The table of widths is filled by the budget. " + planned.text()
     return filled, SOURCES[1], html.status(text)

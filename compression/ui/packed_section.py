@@ -35,7 +35,11 @@ def make_file(explorer: Explorer, session: Session) -> Answer:
     name = re.sub(r"[^\w.-]+", "-", variant.name).strip("-")[:60]
     path = Path(tempfile.mkdtemp(prefix="packed-")) / f"{name}.safetensors"
     info = compression.save_packed(variant, path)
-    file = gr.update(value=str(path), interactive=True, label=f"Download {path.name}")
+    file = gr.update(
+        value=str(path),
+        interactive=True,
+        label=f"Download the file ({html.size(info.total_bytes)})",
+    )
     return (
         _cards(info, variant.name),
         gr.update(value=size_plots.size_ladder(info), visible=True),

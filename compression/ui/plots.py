@@ -193,10 +193,8 @@ def recovery_curve(rows: Sequence[Any], epochs: int, levels: Mapping[str, float]
 
 
 def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
-    """Counted size (logarithmic) against test accuracy with its 95 % interval."""
-    figure = base_figure(
-        "Size, counted in full (KiB, logarithmic)", "Test accuracy (%)", height=420
-    )
+    """Size of the packed file (logarithmic) against test accuracy with its 95 % interval."""
+    figure = base_figure("File on disk (KiB, logarithmic)", "Test accuracy (%)", height=420)
     for k, variant in enumerate(variants):
         evaluation = variant.evaluation
         figure.add_scatter(

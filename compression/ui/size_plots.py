@@ -34,7 +34,7 @@ def size_ladder(info: "PackedInfo") -> go.Figure:
     largest = max(rung.size_bytes for rung in info.ladder) / 1024
     ticks = [10**power for power in range(6)]
     figure.update_xaxes(
-        type="log", range=[log10(smallest / 2), log10(largest * 6)], tickvals=ticks,
+        type="log", range=[log10(0.6 * smallest), log10(4 * largest)], tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", gridcolor="rgba(0,0,0,0)")
