@@ -13,10 +13,11 @@ from benchmarks import fresh
 from benchmarks.limits import Rates, scan_macs
 from benchmarks.pairs import Timed, Work, compared, in_turn
 from benchmarks.results import Comparison, Figure, Growth, Row, Spread
-from benchmarks.scan_work import COARSE_IMAGES, EXACT, FAST, PICTURES, TENSORS, Counts, Setting
+from benchmarks.scan_work import EXACT, FAST, PICTURES, TENSORS, Counts, Setting
 from benchmarks.subjects import images_of
 from compression.hardware import has_bfloat16
 from compression.scan_engine import FastEngine
+from compression.sensitivity import COARSE_IMAGES
 
 ROUNDS, FIRST_ROUNDS = 5, 5
 
@@ -104,12 +105,12 @@ def _agreement(setting: Setting, timed: dict[str, Timed]) -> Iterator[Figure]:
 def _first_results(quick: bool) -> Iterator[Figure]:
     rounds = 2 if quick else FIRST_ROUNDS
     times = [fresh.call("benchmarks.scan_work", "first_points", quick) for _ in range(rounds)]
-    names = ("first point", f"every point on {COARSE_IMAGES} images")
+    names = ("the first point", f"every point on {COARSE_IMAGES} images")
     for name, seconds in zip(names, zip(*times, strict=True), strict=True):
         spread = Spread.of(seconds)
         yield Figure(
             "scan",
-            f"time to the {name}",
+            f"time to {name}",
             spread.median,
             "s",
             aim="at most 2 s",

@@ -10,9 +10,8 @@ from benchmarks.peers.scan import picture_loader, scan_loop, tensor_loader
 from benchmarks.subjects import images_of, shipped_model
 from compression.data import ImageSet
 from compression.resnet9 import ResNet9, prunable_layers
-from compression.sensitivity import DEFAULT_LEVELS, scan
+from compression.sensitivity import COARSE_IMAGES, DEFAULT_LEVELS, scan
 
-COARSE_IMAGES = 100
 PICTURES, TENSORS = "loop over a DataLoader", "loop over prepared tensors"
 FAST, EXACT = "default mode", "float32"
 PRECISION = {FAST: "auto", EXACT: "float32"}

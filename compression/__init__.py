@@ -60,6 +60,7 @@ _EXPORTS = {
     "to_json": "report",
     "variant_of": "report",
     "with_latency": "report",
+    "COARSE_IMAGES": "sensitivity",
     "dense_point": "sensitivity",
     "scan": "sensitivity",
     "scan_csv": "sensitivity",

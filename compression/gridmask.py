@@ -8,6 +8,7 @@ analytically at the pixel centres of a turned grid, so no corner is lost to an i
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,13 @@ class GridMask(nn.Module):
 
     def draw(self, count: int, height: int, width: int) -> Tensor:
         """`count` random masks, (count, height, width) bool, True where the pixel is kept."""
+        kept = torch.empty(count, height, width, dtype=torch.bool)
+        for part, masks in self._drawn(count, height, width):
+            kept[part] = masks
+        return kept
+
+    def _drawn(self, count: int, height: int, width: int) -> Iterator[tuple[slice, Tensor]]:
+        """The masks of `draw`, some images at a time: which, and (k, height, width) bool."""
         low, high = self.d_range
         units = torch.arange(low, high + 1, dtype=torch.float64)
         stripes = torch.tensor([stripe_width(d, self.ratio) for d in range(low, high + 1)])
@@ -123,20 +131,27 @@ class GridMask(nn.Module):
         d, stripe = units[pick], stripes[pick].double()
         delta_x, delta_y = (self._uniform(2, count) * d).floor()
         angle = self._uniform(count) * math.radians(self.rotate)
-        masked = self._uniform(count) < self.current_probability
-        kept = _in_stripes(height, width, d, stripe, delta_x, delta_y, angle)
-        if self.invert:
-            kept.logical_not_()
-        return kept.index_fill_(0, (~masked).nonzero().flatten(), True)
+        whole = self._uniform(count) >= self.current_probability
+        for part, kept in _in_stripes(height, width, d, stripe, delta_x, delta_y, angle):
+            if self.invert:
+                kept.logical_not_()
+            yield part, kept.index_fill_(0, whole[part].nonzero().flatten(), True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images with their grids deleted, of the same shape, dtype and device."""
         if not isinstance(images, Tensor) or images.dim() not in (3, 4):
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise InputError(f"images must be a (C, H, W) or (B, C, H, W) tensor, got {got}.")
-        count = images.shape[0] if images.dim() == 4 else 1
-        kept = self.draw(count, images.shape[-2], images.shape[-1]).to(images.device)
-        return images * (kept[:, None] if images.dim() == 4 else kept).to(images.dtype)
+        if images.dim() == 3:
+            return self(images[None])[0]
+        count, _, height, width = images.shape
+        if images.device.type != "cpu" or images.requires_grad:  # one transfer, one product
+            kept = self.draw(count, height, width).to(images.device)
+            return images * kept[:, None].to(images.dtype)
+        masked = torch.empty_like(images)
+        for part, kept in self._drawn(count, height, width):  # while the masks are in cache
+            torch.mul(images[part], kept[:, None].to(images.dtype), out=masked[part])
+        return masked
 
     def extra_repr(self) -> str:
         return (
@@ -156,8 +171,9 @@ def _in_stripes(
     delta_x: Tensor,
     delta_y: Tensor,
     angle: Tensor,
-) -> Tensor:
-    """The rule of `grid_mask` for a batch: parameters (B,) float64 -> (B, height, width) bool."""
+) -> Iterator[tuple[slice, Tensor]]:
+    """The rule of `grid_mask` for a batch: parameters (B,) float64 -> (B, height, width) bool, some
+    images at a time, so that their phases stay in cache."""
     down = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
     right = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     cosine, sine = (angle.cos() / d)[:, None], (angle.sin() / d)[:, None]
@@ -170,18 +186,17 @@ def _in_stripes(
     column_right = _phase(right * cosine)[:, None, :]
     last = (stripe / d * _TURN).round().long() - 1 - 2**31
     below = last.clamp(-(2**31), 2**31 - 1).int()[:, None, None]
-    kept = torch.empty(len(d), height, width, dtype=torch.bool)
     step = max(1, _PART_PIXELS // (height * width))
     for start in range(0, len(d), step):
-        part = slice(start, start + step)
+        part = slice(start, min(start + step, len(d)))
         row = row_down[part] + row_right[part]
         column = column_down[part] + column_right[part]
-        torch.le(torch.minimum(row, column), below[part], out=kept[part])
-    return kept.index_fill_(0, (stripe == 0).nonzero().flatten(), False)
+        kept = torch.minimum(row, column) <= below[part]
+        yield part, kept.index_fill_(0, (stripe[part] == 0).nonzero().flatten(), False)
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)
-_PART_PIXELS = 2**18  # masks of so many pixels at a time: their phases stay in cache
+_PART_PIXELS = 2**18  # in masks at a time
 
 
 def _phase(units: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 An image counts as correct when its margin, the logit of its class less the best other one, is above
 zero. A cheap way misses the margin by a little; how far at most is measured, point by point, on
-images that take every way. A cheap answer stands where its margin is more than twice the largest
-miss seen, and every answer that is redone adds to what was seen. Two ways are screened like this:
-bfloat16 in place of float32, and, in place of computing a level at all, the straight line between
-the margin of the dense model and that of the next higher level computed, drawn over the squared
-weight that is removed (the margin drifts like a random walk whose variance that is).
+images that take every way. A cheap answer stands where its margin is more than 1.5 times the
+largest miss seen, and every answer that is redone adds to what was seen. Two ways are screened like
+this: bfloat16 in place of float32, and, in place of computing a level at all, the straight line
+between the margin of the dense model and that of the next higher level computed, drawn over the
+squared weight that is removed (the margin drifts like a random walk whose variance that is).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 CALIBRATION_IMAGES = 48  # these take every way at every point
 UNKNOWN = -1.0  # a miss that nobody has measured: everything is in doubt
-_SAFETY = 2.0
+_SAFETY = 1.5
 
 
 @dataclass

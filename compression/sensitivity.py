@@ -23,6 +23,7 @@ from compression.scan_engine import Engine, FastEngine, PlainEngine
 
 DEFAULT_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DENSE = "dense"
+COARSE_IMAGES = 64  # enough for a first, rough look at every point
 _MAX_LEVELS = 100
 
 EngineFactory = Callable[..., Engine]  # (model, images, labels, precision) -> Engine

@@ -90,13 +90,15 @@ class TrainingRun:
             self.model.zero_grad(set_to_none=True)
             parts = -(-len(labels) // self.config.norm_batch)
             summed = torch.zeros((), device=self.device)
-            for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-                with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            # One context for all parts: the weights are cast once for all of them.
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
                     logits = self.model(pixels)
                     target = self._target(pixels, answers)
-                loss = self._loss(logits.float(), target)
-                (loss / len(labels)).backward()
-                summed += loss.detach()
+                    with torch.autocast(self.device.type, enabled=False):
+                        loss = self._loss(logits.float(), target)
+                        (loss / len(labels)).backward()
+                    summed += loss.detach()
             self.constraint.after_backward()
             for optimizer in self.optimizers:
                 optimizer.step()

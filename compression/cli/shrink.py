@@ -10,6 +10,7 @@ import typer
 from compression.cli.allocate import measured_settings
 from compression.cli.common import DataOption, JsonOption, SourceOption, show
 from compression.data import SPLITS, load_cifar10
+from compression.evaluation import evaluate
 from compression.hardware import machine_record
 from compression.packing import save_packed
 from compression.report import row_of, variant_of
@@ -44,12 +45,22 @@ def shrink_command(
         dense.model, points, sets, config, name=out.stem, folder=out.with_suffix(""),
         notify=lambda text: typer.echo(text, err=True),
     )  # fmt: skip
-    save_packed(small, out)
-    result: dict[str, Any] = row_of(variant_of(load_stored(out), sets["test"]))
+    info = save_packed(small, out)
+    found = load_stored(out)
+    result: dict[str, Any] = row_of(variant_of(found, sets["test"]))
     result["dense_accuracy"] = variant_of(dense, sets["test"]).evaluation.accuracy
     show({"file": str(out)} | result, json_output)
     if results is not None:
         command = f"python -m compression shrink {checkpoint} {out.name} --max-kib {max_kib:g} "
         command += f"--tune-epochs {tune_epochs} --centroid-epochs {centroid_epochs} --seed {seed}"
-        content = {"command": command, "config": asdict(config), "machine": machine_record()}
-        results.write_text(json.dumps(content | {"result": result}, indent=1) + "\n")
+        bundled = load_cifar10("test", "sample")
+        on_bundled = evaluate(found.model, bundled.images, bundled.labels)
+        content = {
+            "command": command,
+            "config": asdict(config),
+            "machine": machine_record(),
+            "result": result,
+            "bundled_test": {"correct": on_bundled.correct, "total": on_bundled.total},
+            "ladder": [asdict(rung) for rung in info.ladder],
+        }
+        results.write_text(json.dumps(content, indent=1) + "\n")

@@ -39,7 +39,8 @@ HEAD = [
 
 def all_keys(explorer: Explorer, session: Session) -> list[str]:
     """Shipped models, the visit's own dense model, and what was made, each once."""
-    shipped = [explorer.key_of(name, session.source) for name in SHIPPED]
+    names = (*SHIPPED, *explorer.packed)
+    shipped = [explorer.key_of(name, session.source) for name in names]
     return list(dict.fromkeys([*shipped, session.start, *session.made]))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import compression
 from compression.inputs import InputError
 from compression.presets import DEFAULT_PRESET, SHIPPED
-from compression.ui.recorded import scan_file, settings_file
+from compression.ui.recorded import packed_files, scan_file, settings_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,7 @@ class Explorer:
         self.preset = DEFAULT_PRESET
         if start not in SHIPPED:
             self.preset = compression.load_stored(start).model.preset
+        self.packed = packed_files()
         self._lock = threading.RLock()
         self._measuring = threading.Lock()
         self._images: dict[tuple[str, str], ImageSet] = {}
@@ -90,7 +91,7 @@ class Explorer:
     def _own_name(self, key: str) -> str:
         """The name in the key of a shipped or starting model; InputError for any other key."""
         source, _, name = key.partition(":")
-        if source in SOURCES and name in (*SHIPPED, self.start):
+        if source in SOURCES and name in (*SHIPPED, self.start, *self.packed):
             return name
         raise InputError(
             "The variant must still be in the server's memory, got one that has been dropped to "
@@ -101,7 +102,7 @@ class Explorer:
         """A shipped or starting model out of its file; loaded once."""
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = compression.load_stored(name)
+                self._loaded[name] = compression.load_stored(self.packed.get(name, name))
             return self._loaded[name]
 
     def holds(self, key: object) -> bool:

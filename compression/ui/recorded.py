@@ -42,3 +42,8 @@ def codebook_kinds(name: str) -> dict[str, Any] | None:
     """What ways to choose codebooks gave on a shipped model, recorded; None where nothing was."""
     path = ASSETS / "results" / f"codebooks-{name.replace('/', '-')}.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def packed_files() -> dict[str, Path]:
+    """The shipped packed files: `packed/NAME` -> path."""
+    return {f"packed/{path.stem}": path for path in sorted(ASSETS.glob("packed/*.safetensors"))}

@@ -26,7 +26,6 @@ LEAD = (
 )
 LEVELS = tuple(range(10, 100, 10))
 REDRAW_SECONDS = 0.4
-COARSE_IMAGES = 100  # behind the rough points that come first
 Answer = tuple[Any, Any, Any, Any, Any]
 
 
@@ -52,7 +51,7 @@ def run_scan(
     progress = Progress(len(layers) * len(fractions), len(images))
     steps = compression.scan(
         model, images.images, images.labels, levels=fractions, layers=layers, precision=precision,
-        coarse_images=COARSE_IMAGES,
+        coarse_images=compression.COARSE_IMAGES,
     )  # fmt: skip
     dense = compression.dense_point(model, images.images, images.labels, precision=precision)
     for point in steps:

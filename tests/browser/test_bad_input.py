@@ -7,6 +7,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from compression.model import load_checkpoint
+from compression.packing import save_packed
+from compression.quantization import quantize
+
 pytestmark = pytest.mark.browser
 
 
@@ -22,7 +26,8 @@ def test_the_actions_have_named_endpoints(client):
     assert named >= {
         "/gridmask", "/gridmask_gallery", "/gridmask_upload", "/scan", "/prune", "/recalibrate",
         "/fine_tune", "/prune_fill_from_scan", "/quantize", "/train_centroids",
-        "/recalibrate_quantized", "/compare", "/latency", "/choose_model", "/upload_model",
+        "/recalibrate_quantized", "/allocate", "/pack", "/compare", "/latency", "/choose_model",
+        "/upload_model",
     }  # fmt: skip
 
 
@@ -81,6 +86,15 @@ def test_prune_names_the_layer_and_the_range(client):
         Client(client.src, verbose=False).predict(3, api_name="/fine_tune")
 
 
+def test_a_budget_and_a_file_want_what_is_there(client):
+    with pytest.raises(AppError, match="budget must be a number from 1 to 1048576 KiB, got 0"):
+        client.predict(0, api_name="/allocate")
+    with pytest.raises(AppError, match="max_bytes must be at least [0-9,]+ for this model, got"):
+        client.predict(2, api_name="/allocate")
+    with pytest.raises(AppError, match="A pruned or quantized model is expected first, got none"):
+        Client(client.src, verbose=False).predict(api_name="/pack")
+
+
 def table(rows):
     return {"headers": ["Layer", "Weights", "Sparsity (%)"], "data": rows, "metadata": None}
 
@@ -94,11 +108,19 @@ def test_checkpoints_that_are_none_are_refused(client, tmp_path: Path):
     for name, content, sentence in (
         ("model.safetensors", b"\x10", "whole safetensors file"),
         ("model.pth", b"PK\x03\x04" + b"0" * 100, "got a pickle"),
+        ("packed.safetensors", damaged_packed(tmp_path), "the file is damaged or was changed"),
     ):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(AppError, match=sentence):
             client.predict(handle_file(path), api_name="/upload_model")
+
+
+def damaged_packed(folder: Path) -> bytes:
+    """A packed file with its last byte changed."""
+    save_packed(quantize(load_checkpoint("resnet9-s/baseline").model, 1), folder / "whole")
+    content = (folder / "whole").read_bytes()
+    return content[:-1] + bytes([content[-1] ^ 1])
 
 
 def test_pictures_that_are_none_are_refused(client, tmp_path: Path):

@@ -1,17 +1,29 @@
 """A visitor walks through all five tabs; what the page shows is what the library computes."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from compression.allocation import allocate
+from compression.allocation_records import load_settings
+from compression.allocation_table import setting_table
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.gridmask import grid_mask
 from compression.model import load_checkpoint, prunable_layers
+from compression.packing import load_packed, pack
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.sizes import measure_size
 from compression.ui.html import size
 
 pytestmark = pytest.mark.browser
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+SHIPPED_ROWS = ["baseline", "gridmask"] + [
+    f"packed/{path.stem}" for path in sorted(ASSETS.glob("packed/*.safetensors"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +73,24 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     assert shown == accuracy_text(quantized.model, test_set)
     counted = measure_size(quantized.model, quantized.masks, quantized.layers).stored_bytes
     assert visitor.card("#quantize-result", "counted in full") == size(counted)
+    page.get_by_role("button", name="Make the file").click()
+    page.locator("#packed-result .cx-card").first.wait_for()
+    on_disk = visitor.card("#packed-result", "On disk")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the file").click()
+    packed = download.value.path()
+    assert on_disk == size(packed.stat().st_size)
+    for name, module in prunable_layers(load_packed(packed)).items():
+        assert torch.equal(module.weight, prunable_layers(quantized.model)[name].weight)
 
     visitor.open_tab("Compare")
     rows = page.locator("#compare-table tbody tr")
-    rows.nth(3).wait_for()
+    rows.nth(len(SHIPPED_ROWS) + 1).wait_for()
     names = [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())]
-    assert names == ["baseline", "gridmask", "baseline · 70% pruned", names[3]]
-    assert names[3].endswith("4 bits")
-    assert rows.nth(3).locator("td").nth(1).inner_text().startswith(shown.replace(" %", "%"))
+    assert names == [*SHIPPED_ROWS, "baseline · 70% pruned", names[-1]]
+    assert names[-1].endswith("4 bits")
+    assert rows.last.locator("td").nth(1).inner_text().startswith(shown.replace(" %", "%"))
+    assert rows.last.locator("td").nth(3).inner_text() == on_disk
     assert visitor.foreign == []
     assert visitor.errors == []
 
@@ -104,7 +126,7 @@ def test_two_visitors_do_not_see_each_other(new_visitor):
         table = visitor.page.locator("#compare-table")
         table.get_by_text(own).wait_for()
         assert other not in table.locator("tbody").inner_text().replace("100%", "").split(own)[0]
-        assert table.locator("tbody tr").count() == 3
+        assert table.locator("tbody tr").count() == len(SHIPPED_ROWS) + 1
 
 
 @pytest.mark.parametrize("options", [{"width": 360}, {"dark": True}], ids=["phone", "dark"])
@@ -117,3 +139,26 @@ def test_page_fits_a_phone_and_dark_mode(new_visitor, options):
         )
         assert scroll <= inner
     assert visitor.errors == []
+
+
+def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
+    visitor = new_visitor()
+    page = visitor.page
+    visitor.open_tab("Prune")
+    page.get_by_label("number input for Budget for the compressed file (KiB)").fill("400")
+    page.get_by_role("button", name="Fill both tables by the budget and prune").click()
+    page.locator("#prune-status").get_by_text("Pruned. Predicted").wait_for()
+    points = load_settings(ASSETS / "results" / "settings-resnet9-s-baseline.json")[1]
+    found = allocate(setting_table(baseline, points), max_bytes=400 * 1024)
+    pruned = prune(baseline, found.sparsities)
+    assert visitor.card("#prune-result", "Zeros") == f"{pruned.sparsity:.1%}"
+    visitor.open_tab("Quantize")
+    page.locator("#quantize-status").get_by_text("filled by the budget").wait_for()
+    page.get_by_role("button", name="Quantize", exact=True).click()
+    page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
+    page.get_by_role("button", name="Make the file").click()
+    page.locator("#packed-result .cx-card").first.wait_for()
+    quantized = quantize(pruned.model, found.bits, pruned.masks)
+    packed = len(pack(quantized)) / 1024
+    shown = visitor.card("#packed-result", "On disk")
+    assert shown.endswith(" KiB") and abs(float(shown.removesuffix(" KiB")) - packed) < 1
