@@ -142,16 +142,9 @@ class GridMask(nn.Module):
         if not isinstance(images, Tensor) or images.dim() not in (3, 4):
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise InputError(f"images must be a (C, H, W) or (B, C, H, W) tensor, got {got}.")
-        if images.dim() == 3:
-            return self(images[None])[0]
-        count, _, height, width = images.shape
-        if images.device.type != "cpu" or images.requires_grad:  # one transfer, one product
-            kept = self.draw(count, height, width).to(images.device)
-            return images * kept[:, None].to(images.dtype)
-        masked = torch.empty_like(images)
-        for part, kept in self._drawn(count, height, width):  # while the masks are in cache
-            torch.mul(images[part], kept[:, None].to(images.dtype), out=masked[part])
-        return masked
+        count = images.shape[0] if images.dim() == 4 else 1
+        kept = self.draw(count, images.shape[-2], images.shape[-1]).to(images.device)
+        return images * (kept[:, None] if images.dim() == 4 else kept).to(images.dtype)
 
     def extra_repr(self) -> str:
         return (
@@ -196,7 +189,7 @@ def _in_stripes(
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)
-_PART_PIXELS = 2**18  # in masks at a time
+_PART_PIXELS = 2**17  # in masks at a time
 
 
 def _phase(units: Tensor) -> Tensor:

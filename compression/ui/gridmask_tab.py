@@ -136,9 +136,17 @@ def conclusion(runs: dict[str, dict[str, Any]]) -> str:
     text = (
         f"With GridMask the test accuracy differs by {html.points(difference)}: "
         + ("within" if within else "outside")
-        + " the 95 % interval of the baseline. One run of each cannot settle which is better."
+        + " the 95 % interval of the baseline. One run of each cannot settle which is better. "
+        + " ".join(_cycles(name, run) for name, run in runs.items())
     )
     return html.cards(cards) + "<br>" + html.note(text)
+
+
+def _cycles(name: str, run: dict[str, Any]) -> str:
+    """How a run was trained, in a sentence."""
+    count = len(run.get("earlier", [])) + 1
+    end = "the mean of their weights" if run.get("averaged") else "the last"
+    return f"{name}: {count} cycles of the learning rate, kept: {end}."
 
 
 def build(page: gr.Blocks, explorer: Explorer) -> None:
@@ -168,10 +176,10 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
             remark = gr.HTML()
     gr.Markdown("### Random draws, as training sees them")
     with gr.Row():
-        d_low = gr.Slider(2, 32, 12, step=1, label="Smallest d (pixels)", min_width=130)
-        d_high = gr.Slider(2, 32, 18, step=1, label="Largest d (pixels)", min_width=130)
-        rotate = gr.Slider(0, 360, 360, step=1, label="Largest rotation (degrees)", min_width=130)
-        probability = gr.Slider(0, 1, 0.8, step=0.05, label="Share of images masked", min_width=130)
+        d_low = gr.Slider(2, 32, 12, step=1, label="d from (pixels)", min_width=130)
+        d_high = gr.Slider(2, 32, 18, step=1, label="d to (pixels)", min_width=130)
+        rotate = gr.Slider(0, 360, 360, step=1, label="Rotation to (degrees)", min_width=130)
+        probability = gr.Slider(0, 1, 0.8, step=0.05, label="Share masked", min_width=130)
         seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0, min_width=110)
         redraw = gr.Button("Draw again", variant="primary", min_width=110)
     gallery = gr.HTML(elem_id="gridmask-gallery", min_height=120)
