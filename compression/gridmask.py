@@ -8,7 +8,6 @@ analytically at the pixel centres of a turned grid, so no corner is lost to an i
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -117,13 +116,6 @@ class GridMask(nn.Module):
 
     def draw(self, count: int, height: int, width: int) -> Tensor:
         """`count` random masks, (count, height, width) bool, True where the pixel is kept."""
-        kept = torch.empty(count, height, width, dtype=torch.bool)
-        for part, masks in self._drawn(count, height, width):
-            kept[part] = masks
-        return kept
-
-    def _drawn(self, count: int, height: int, width: int) -> Iterator[tuple[slice, Tensor]]:
-        """The masks of `draw`, some images at a time: which, and (k, height, width) bool."""
         low, high = self.d_range
         units = torch.arange(low, high + 1, dtype=torch.float64)
         stripes = torch.tensor([stripe_width(d, self.ratio) for d in range(low, high + 1)])
@@ -131,11 +123,11 @@ class GridMask(nn.Module):
         d, stripe = units[pick], stripes[pick].double()
         delta_x, delta_y = (self._uniform(2, count) * d).floor()
         angle = self._uniform(count) * math.radians(self.rotate)
-        whole = self._uniform(count) >= self.current_probability
-        for part, kept in _in_stripes(height, width, d, stripe, delta_x, delta_y, angle):
-            if self.invert:
-                kept.logical_not_()
-            yield part, kept.index_fill_(0, whole[part].nonzero().flatten(), True)
+        masked = self._uniform(count) < self.current_probability
+        kept = _in_stripes(height, width, d, stripe, delta_x, delta_y, angle)
+        if self.invert:
+            kept.logical_not_()
+        return kept.index_fill_(0, (~masked).nonzero().flatten(), True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images with their grids deleted, of the same shape, dtype and device."""
@@ -144,7 +136,8 @@ class GridMask(nn.Module):
             raise InputError(f"images must be a (C, H, W) or (B, C, H, W) tensor, got {got}.")
         count = images.shape[0] if images.dim() == 4 else 1
         kept = self.draw(count, images.shape[-2], images.shape[-1]).to(images.device)
-        return images * (kept[:, None] if images.dim() == 4 else kept).to(images.dtype)
+        kept = kept.view(torch.uint8)  # multiplied as it is: no mask of the images' type is made
+        return images * (kept[:, None] if images.dim() == 4 else kept)
 
     def extra_repr(self) -> str:
         return (
@@ -164,9 +157,8 @@ def _in_stripes(
     delta_x: Tensor,
     delta_y: Tensor,
     angle: Tensor,
-) -> Iterator[tuple[slice, Tensor]]:
-    """The rule of `grid_mask` for a batch: parameters (B,) float64 -> (B, height, width) bool, some
-    images at a time, so that their phases stay in cache."""
+) -> Tensor:
+    """The rule of `grid_mask` for a batch: parameters (B,) float64 -> (B, height, width) bool."""
     down = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
     right = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     cosine, sine = (angle.cos() / d)[:, None], (angle.sin() / d)[:, None]
@@ -179,17 +171,20 @@ def _in_stripes(
     column_right = _phase(right * cosine)[:, None, :]
     last = (stripe / d * _TURN).round().long() - 1 - 2**31
     below = last.clamp(-(2**31), 2**31 - 1).int()[:, None, None]
+    kept = torch.empty(len(d), height, width, dtype=torch.bool)
     step = max(1, _PART_PIXELS // (height * width))
+    phases = torch.empty(2, min(step, len(d)), height, width, dtype=torch.int32)
     for start in range(0, len(d), step):
         part = slice(start, min(start + step, len(d)))
-        row = row_down[part] + row_right[part]
-        column = column_down[part] + column_right[part]
-        kept = torch.minimum(row, column) <= below[part]
-        yield part, kept.index_fill_(0, (stripe[part] == 0).nonzero().flatten(), False)
+        row, column = phases[:, : part.stop - start]
+        torch.add(row_down[part], row_right[part], out=row)
+        torch.add(column_down[part], column_right[part], out=column)
+        torch.le(torch.minimum(row, column, out=row), below[part], out=kept[part])
+    return kept.index_fill_(0, (stripe == 0).nonzero().flatten(), False)
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)
-_PART_PIXELS = 2**17  # in masks at a time
+_PART_PIXELS = 160_000  # masks of so many at a time: their phases stay in cache
 
 
 def _phase(units: Tensor) -> Tensor:
