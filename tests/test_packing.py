@@ -223,7 +223,7 @@ def test_truncated_files_are_refused(content, tmp_path):
     refused(tmp_path, content + b"\0")
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(st.data())
 def test_any_changed_byte_is_refused(content, tmp_path_factory, data):
     """Header bytes and checksum half of the time, so that they are met often."""
@@ -235,7 +235,7 @@ def test_any_changed_byte_is_refused(content, tmp_path_factory, data):
         refused(tmp_path_factory.getbasetemp(), bytes(changed))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_changes_under_a_true_checksum_never_crash(content, tmp_path_factory, data):
     """Somebody who can sign: refused, or a network of finite numbers with the right shapes."""
