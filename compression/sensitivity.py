@@ -76,7 +76,8 @@ def scan(
 
     levels: sparsities in 0..1, all different, at most 100, in any order. layers: names as in
     `prunable_layers` (default: all). precision: `float32`, `bfloat16` (where the hardware has it),
-    or `auto` (bfloat16 where the hardware has it). coarse_images: first yield every point on so
+    or `auto` (bfloat16 where the hardware has it; what the cache has in float32 serves too).
+    coarse_images: first yield every point on so
     many images, then again as more are counted (their number is each point's `total`; a later point
     of the same layer and sparsity replaces the earlier one); None: each point once, on all images.
     exhaustive: run every image at every point, in place of those alone whose answer is in doubt
@@ -93,6 +94,7 @@ def scan(
         levels=_checked_levels(levels),
         layers=_checked_layers(model, layers),
         precision=resolved_precision(precision, device_of(model)),
+        any_precision=precision == "auto",
         exhaustive=exhaustive,
         cache=cache,
     )
@@ -119,23 +121,33 @@ class _Scan:
         levels: tuple[float, ...],
         layers: tuple[str, ...],
         precision: str,
+        any_precision: bool,
         exhaustive: bool,
         cache: ScanCache | None,
     ) -> None:
         self._subject = (model, images, labels)
         self._total, self._precision, self._exhaustive = len(labels), precision, exhaustive
+        self._looked_up = (precision, "float32") if any_precision else (precision,)
         self.levels, self.layers, self._cache = levels, layers, cache
         self._content = content_digest(*self._subject) if cache is not None else ""
 
-    def _key(self, layer: str, level: float) -> PointKey:
-        return PointKey(self._content, self._precision, self._exhaustive, layer, level)
+    def _key(self, layer: str, level: float, precision: str | None = None) -> PointKey:
+        chosen = precision or self._precision
+        return PointKey(self._content, chosen, self._exhaustive, layer, level)
+
+    def _known(self, layer: str, level: float) -> int | None:
+        """What the cache has of a point: in the scan's precision or, if any will do, float32's."""
+        if self._cache is None:
+            return None
+        found = (self._cache.get(self._key(layer, level, each)) for each in self._looked_up)
+        return next((count for count in found if count is not None), None)
 
     def points(self, engine: EngineFactory, coarse: int | None) -> Iterator[SensitivityPoint]:
         """The points that are known, then the others as they are counted."""
         open_levels: dict[str, list[float]] = {layer: [] for layer in self.layers}
         for layer in self.layers:
             for level in self.levels:
-                known = None if self._cache is None else self._cache.get(self._key(layer, level))
+                known = self._known(layer, level)
                 if known is None:
                     open_levels[layer].append(level)
                 else:

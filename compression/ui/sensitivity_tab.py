@@ -47,7 +47,7 @@ def run_scan(
     images = explorer.images("validation", session.source)
     images = images.head(whole("images", count, 50, len(images)))
     max_drop = real("tolerated drop", max_drop, 0, 100, "points")
-    precision = compression.resolved_precision(precision, compression.device_of(model))
+    resolved = compression.resolved_precision(precision, compression.device_of(model))
     progress = Progress(len(layers) * len(fractions), len(images))
     steps = compression.scan(
         model, images.images, images.labels, levels=fractions, layers=layers, precision=precision,
@@ -60,8 +60,9 @@ def run_scan(
             yield gr.skip(), progress.line(), figure, gr.skip(), gr.skip()
     scanned = {"points": progress.points(), "dense_accuracy": dense.accuracy}
     text = f"{progress.whole} points on {len(images):,} validation images in "
-    text += f"{progress.seconds:.1f} s, computed in {precision}."
-    if precision != "float32":
+    text += f"{progress.seconds:.1f} s, computed in {resolved}"
+    text += ", or taken from the recorded scan." if precision == "auto" else "."
+    if resolved != "float32":
         text += " Choose float32 and scan again to have any point in full precision."
     yield scanned, html.status(text), *shown_scan(scanned, max_drop)
 
