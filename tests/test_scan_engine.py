@@ -187,15 +187,15 @@ def computed(margins: torch.Tensor, asked: list[list[int]]):
 
 
 def test_doubt_spreads_by_what_is_seen_and_stays_in_its_group():
-    """Guesses 1..6 of which 0.5 was missed before: 1 is in doubt; its miss of 1.5 puts 2 and 3 in
-    doubt; theirs are smaller; in the other group nothing was missed, and only zero is in doubt."""
+    """Guesses of which 0.75 was missed before, so 1 is in doubt; its miss of 2.25 puts 2 and -3 in
+    doubt, but not 4; theirs are smaller; in the other group nothing was missed, and only zero is in doubt."""
     answers = Answers.guessed(torch.tensor([1.0, 2.0, -3.0, 4.0, 0.0, 0.5]))
-    truth = torch.tensor([-0.5, 2.1, -3.1, -9.0, 0.0, -9.0])
-    misses, asked = torch.tensor([0.5, 0.0]), []
+    truth = torch.tensor([-1.25, 2.1, -3.1, -9.0, 0.0, -9.0])
+    misses, asked = torch.tensor([0.75, 0.0]), []
     group = torch.tensor([0, 0, 0, 0, 1, 1])
     redo_doubtful_(answers, group, misses, computed(truth, asked))
     assert asked == [[0, 4], [1, 2]]
-    assert misses.tolist() == [1.5, 0.0]
+    assert misses.tolist() == [2.25, 0.0]
     assert answers.hits.tolist() == [False, True, False, True, False, True]
     assert answers.done.tolist() == [True, True, True, False, True, False]
 

@@ -458,3 +458,13 @@ def test_other_images_and_labels_are_refused_at_the_call(model, sample):
         scan(model, sample.images, sample.labels[:-1])
     with pytest.raises(InputError, match="at least one image, got none"):
         dense_point(model, sample.images[:0], sample.labels[:0])
+
+
+def test_what_is_known_in_float32_serves_the_default_precision_too(model, sample):
+    def forbidden(*_):
+        raise AssertionError("it was counted again")
+
+    pair, cache = (sample.images[:20], sample.labels[:20]), ScanCache()
+    options = {"levels": [0.5], "layers": ["linear"], "cache": cache}
+    exact = list(scan(model, *pair, precision="float32", **options))
+    assert list(scan(model, *pair, precision="auto", engine=forbidden, **options)) == exact
