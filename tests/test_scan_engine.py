@@ -188,7 +188,8 @@ def computed(margins: torch.Tensor, asked: list[list[int]]):
 
 def test_doubt_spreads_by_what_is_seen_and_stays_in_its_group():
     """Guesses of which 0.75 was missed before, so 1 is in doubt; its miss of 2.25 puts 2 and -3 in
-    doubt, but not 4; theirs are smaller; in the other group nothing was missed, and only zero is in doubt."""
+    doubt, but not 4; theirs are smaller; in the other group, where nothing was missed, only zero
+    is."""
     answers = Answers.guessed(torch.tensor([1.0, 2.0, -3.0, 4.0, 0.0, 0.5]))
     truth = torch.tensor([-1.25, 2.1, -3.1, -9.0, 0.0, -9.0])
     misses, asked = torch.tensor([0.75, 0.0]), []
