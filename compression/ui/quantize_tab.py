@@ -19,9 +19,9 @@ LEAD = (
 )
 KINDS_LEAD = (
     "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
-    "the best one can be found, while the usual packages stop at a poor one. Least squared error is "
-    "not yet best accuracy, though, as 3 bits show, and recalibrating batch norm mends more than "
-    "either. The same checkpoint, quantized three ways:"
+    "the best one can be found, while the usual packages stop at a poor one. Least squared error "
+    "is not yet best accuracy, though, as 3 bits show: recalibrate batch norm after quantizing. "
+    "The same checkpoint, quantized three ways and not recalibrated:"
 )
 KINDS = {
     "kmeans": "k-means, the best codebook (here)",
