@@ -254,7 +254,8 @@ def markdown(content: dict[str, Any]) -> str:
     ]
     for row in content["rows"]:
         model, _, stage = row["variant"].partition(", ")
-        theirs = "" if model != content["config"]["compress"] else _theirs(stage)
+        counterpart = "gridmask" if stage == "dense" else content["config"]["compress"]
+        theirs = _theirs(stage) if model == counterpart else ""
         lines.append(
             f"| {row['variant']} | {row['accuracy']:.2%} | {row['packed_bytes'] / 1024:,.1f} KiB | "
             f"{row['dense_bytes'] / row['packed_bytes']:.1f} x | {theirs} |"

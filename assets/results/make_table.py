@@ -39,7 +39,8 @@ def _checkpoints() -> list[str]:
             f"{len(run['curves'])} | {run['training_seconds'] / 60:.0f} min, "
             f"{run['machine']['processor']}, {run['machine']['threads']} threads |"
         )
-    return [*lines, "", f"By `{run['command']}` and the like, on the full CIFAR-10."]
+    commands = ", ".join(f"`{read_metadata(name)['command']}`" for name in SHIPPED)
+    return [*lines, "", f"Last commands: {commands}, on the full CIFAR-10; the files name all."]
 
 
 def with_table(readme: str) -> str:
