@@ -2,8 +2,8 @@
 
 For each layer the file holds its codebook and its index, entropy-coded (`packing_codes.py`); a
 layer that is not quantized keeps its float32 values, with an index of zeros where it is pruned.
-Loading gives weights bit for bit; biases and batch norm come in half precision, which moves no
-accuracy (`packing_vectors.py`). The container, its checksum and its limits are in
+Loading gives weights bit for bit; biases and batch norm come in half precision, for which see
+`packing_vectors.py`. The container, its checksum and its limits are in
 `packing_file.py`, the checks of a user's file in `packing_reader.py`, other ways to store a layer
 in `packing_ladder.py`.
 """

@@ -2,7 +2,8 @@
 
 In eval mode batch norm is scale * x + shift, two numbers a channel in place of four; what comes
 back has mean 0 and the variance that makes its scale that one. Half precision rounds by at most one
-part in 2048, and moves no accuracy: the recorded results measure both sides of it.
+part in 2048: of 10,000 test answers, the number of right ones fell by one for the shipped
+`baseline` and stayed the same for `gridmask`.
 """
 
 import numpy as np
