@@ -104,9 +104,8 @@ RECIPES = {
     # For the wider network: fewer masks, and small images while it learns the coarse of it.
     "gridmask-large": replace(
         BASELINE,
-        epochs=16,
-        small_epochs=9,
-        gridmask=GridMaskConfig(probability=0.3, ramp_epochs=9),
+        small_epochs=12,
+        gridmask=GridMaskConfig(probability=0.25, ramp_epochs=9),
     ),
 }
 
