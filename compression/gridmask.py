@@ -9,6 +9,7 @@ analytically at the pixel centres of a turned grid, so no corner is lost to an i
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,7 +138,12 @@ class GridMask(nn.Module):
         count = images.shape[0] if images.dim() == 4 else 1
         kept = self.draw(count, images.shape[-2], images.shape[-1]).to(images.device)
         kept = kept.view(torch.uint8)  # multiplied as it is: no mask of the images' type is made
-        return images * (kept[:, None] if images.dim() == 4 else kept)
+        kept = kept[:, None] if images.dim() == 4 else kept
+        needs_gradient = images.requires_grad and torch.is_grad_enabled()
+        ordinary = needs_gradient or not images.is_floating_point() or not images.numel()
+        if ordinary or images.device.type != "cpu":
+            return images * kept
+        return torch.mul(images, kept, out=_on_huge_pages(images))
 
     def extra_repr(self) -> str:
         return (
@@ -181,6 +187,17 @@ def _in_stripes(
         torch.add(column_down[part], column_right[part], out=column)
         torch.le(torch.minimum(row, column, out=row), below[part], out=kept[part])
     return kept.index_fill_(0, (stripe == 0).nonzero().flatten(), False)
+
+
+def _on_huge_pages(images: Tensor) -> Tensor:
+    """An unset tensor of the images' shape, dtype and order, in memory that numpy allocates.
+
+    From 4 MiB on numpy asks Linux for huge pages (madvise) and torch does not: a fresh result of
+    64 images of 224 x 224 otherwise costs more in its 9,400 page faults than in arithmetic.
+    """
+    memory = np.empty(images.numel() * images.element_size(), np.uint8)
+    strides = torch.empty_like(images, device="meta").stride()
+    return torch.from_numpy(memory).view(images.dtype).as_strided(images.shape, strides)
 
 
 _HALF_TURN = torch.tensor(-(2**31), dtype=torch.int32)

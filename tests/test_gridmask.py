@@ -250,7 +250,9 @@ def test_the_batch_is_the_single_mask_of_each_images_draw(monkeypatch, rotate, i
     assert (drawn["angle"].max() > math.radians(350)) == (rotate == 360)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64]
+)
 def test_kept_pixels_stay_and_the_rest_is_zero(dtype):
     images = torch.arange(1, 4 * 3 * 16 * 16 + 1).remainder(200).add(1).view(4, 3, 16, 16).to(dtype)
     before = images.clone()
@@ -273,6 +275,24 @@ def test_one_image_is_a_batch_of_one():
 def test_channels_last_memory_is_kept():
     images = torch.rand(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     assert GridMask(probability=1.0)(images).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_in_any_memory_order_are_masked_alike():
+    images = torch.rand(3, 40, 24, 8).permute(3, 0, 2, 1)[:, :, ::2]
+    expanded = torch.rand(1, 3, 12, 40).expand(8, 3, 12, 40)
+    for strided in (images, expanded):
+        result = GridMask((5, 9), probability=1.0, seed=2)(strided)
+        same = GridMask((5, 9), probability=1.0, seed=2)(strided.contiguous())
+        assert torch.equal(result, same)
+    result += 1  # the answer is memory of its own, of one value a pixel
+    assert float(expanded.max()) <= 1
+
+
+def test_gradients_pass_where_pixels_are_kept():
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    GridMask((5, 9), probability=1.0, seed=1)(images).sum().backward()
+    kept = GridMask((5, 9), probability=1.0, seed=1).draw(4, 16, 16)
+    assert torch.equal(images.grad, kept[:, None].float().expand(4, 3, 16, 16))
 
 
 def test_an_empty_batch_stays_empty():
