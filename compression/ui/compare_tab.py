@@ -168,4 +168,4 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
     cancel.click(
         lambda: html.status("Cancelled."), None, status, cancels=[run], api_visibility="private"
     )
-    clear.click(Session.cleared, session, session, api_visibility="private")
+    clear.click(Session.cleared, session, session, api_name="clear_variants")

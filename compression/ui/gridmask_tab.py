@@ -107,7 +107,7 @@ def draw_gallery(
 
 def next_seed(seed: float) -> float:
     """Another draw."""
-    return (int(seed) + 1) % 2**31
+    return (whole("seed", seed, 0, 2**31 - 1) + 1) % 2**31
 
 
 def conclusion(runs: dict[str, dict[str, Any]]) -> str:
@@ -201,13 +201,13 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
     for control in (class_name, invert, upload):
         control.change(show, grid, triptych, api_visibility="private", **LIVE)
     picture.upload(guarded(take_upload), picture, [upload, remark], api_name="gridmask_upload")
-    reset.click(back_to_sample, None, [upload, remark], api_visibility="private")
+    reset.click(back_to_sample, None, [upload, remark], api_name="gridmask_sample")
     draws = [class_name, d_low, d_high, ratio, rotate, probability, seed]
     draw = bound(draw_gallery, explorer)
     seed.change(draw, draws, gallery, api_name="gridmask_gallery", **LIVE)
     for control in (d_low, d_high, rotate, probability, ratio):
         control.input(draw, draws, gallery, api_visibility="private", **LIVE)
     class_name.change(draw, draws, gallery, api_visibility="private", **LIVE)
-    redraw.click(next_seed, seed, seed, api_visibility="private", **LIVE)
+    redraw.click(guarded(next_seed), seed, seed, api_name="gridmask_draw_again", **LIVE)
     page.load(show, grid, triptych, api_visibility="private", show_progress="hidden")
     page.load(draw, draws, gallery, api_visibility="private", show_progress="hidden")

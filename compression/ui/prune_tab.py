@@ -112,13 +112,17 @@ def build(
             "prune_fill_from_scan",
         ),
         *(
-            (button, bound(partial(uniform_table, percent), explorer), [session], None)
+            (
+                button,
+                bound(partial(uniform_table, percent), explorer),
+                [session],
+                f"prune_fill_{percent}",
+            )
             for button, percent in zip(uniform, UNIFORM, strict=True)
         ),
     ]
     for button, fill, inputs, api_name in fills:
-        visible = {"api_name": api_name} if api_name else {"api_visibility": "private"}
-        filled = button.click(fill, inputs, table, **visible, **QUICK)
+        filled = button.click(fill, inputs, table, api_name=api_name, **QUICK)
         runs.append(
             filled.success(
                 bound(steps.prune_layers, explorer),
@@ -141,10 +145,13 @@ def build(
         lambda: html.status("Cancelled. The pruned model is as it was."),
         None, status, cancels=[*runs], api_visibility="private",
     )  # fmt: skip
-    for event in (layer.change, session.change):
+    for event, visible in (
+        (layer.change, {"api_name": "weights"}),
+        (session.change, {"api_visibility": "private"}),
+    ):
         event(
             bound(steps.show_histogram, explorer), [session, layer], histogram,
-            trigger_mode="always_last", **PRIVATE,
+            trigger_mode="always_last", **visible, **QUICK,
         )  # fmt: skip
     start.change(
         bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE

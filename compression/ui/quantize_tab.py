@@ -28,11 +28,8 @@ KINDS = {
     "fast-pytorch-kmeans": "k-means, the usual course package",
     "linear": "evenly spaced levels",
 }
-QUICK: dict[str, Any] = {
-    "show_progress": "hidden",
-    "concurrency_limit": 4,
-    "api_visibility": "private",
-}
+QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
+PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
 
 
 def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.State) -> None:
@@ -102,15 +99,18 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
         lambda: html.status("Cancelled. The quantized model is as it was."),
         None, status, cancels=[*runs], api_visibility="private",
     )  # fmt: skip
-    for event in (layer.change, session.change):
+    for event, visible in (
+        (layer.change, {"api_name": "codebook"}),
+        (session.change, {"api_visibility": "private"}),
+    ):
         event(
             bound(steps.show_codebook, explorer), [session, layer], codebook,
-            trigger_mode="always_last", **QUICK,
+            trigger_mode="always_last", **visible, **QUICK,
         )  # fmt: skip
-    planned.change(fill_bits, [planned, overrides], [overrides, source, status], **QUICK)
+    planned.change(fill_bits, [planned, overrides], [overrides, source, status], **PRIVATE)
     start.change(
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
-        **QUICK,
+        **PRIVATE,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import html, plots
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, guarded
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ class Progress:
 
 def shown_scan(scanned: dict[str, Any] | None, max_drop: float) -> tuple[Any, Any, Any]:
     """Figure, table and CSV file of a scan."""
+    max_drop = real("tolerated drop", max_drop, 0, 100, "points")
     if not scanned:
         return None, html.empty("No scan yet. Press Scan."), None
     points, dense = scanned["points"], scanned["dense_accuracy"]
-    max_drop = real("tolerated drop", max_drop, 0, 100, "points")
     figure = plots.sensitivity_curves(points, dense, max_drop / 100)
     return figure, _table(points, dense, max_drop), _file(points)
 
@@ -199,10 +199,11 @@ def build(
         lambda: html.status("Cancelled. The curves are those of the last whole scan, or so far."),
         None, status, cancels=[run], api_visibility="private",
     )  # fmt: skip
-    quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     max_drop.input(
-        shown_scan, [scanned, max_drop], [figure, table, file], trigger_mode="always_last", **quick
-    )
+        guarded(shown_scan), [scanned, max_drop], [figure, table, file],
+        trigger_mode="always_last", show_progress="hidden", api_name="suggest",
+    )  # fmt: skip
+    quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     sight = bound(first_sight, explorer)
     seen = [layers, scanned, status, figure, table, file]
     start.change(sight, [session, max_drop], seen, **quick)

@@ -27,7 +27,9 @@ def test_the_actions_have_named_endpoints(client):
         "/gridmask", "/gridmask_gallery", "/gridmask_upload", "/scan", "/prune", "/recalibrate",
         "/fine_tune", "/prune_fill_from_scan", "/quantize", "/train_centroids",
         "/recalibrate_quantized", "/allocate", "/pack", "/compare", "/latency", "/choose_model",
-        "/upload_model",
+        "/upload_model", "/choose_images", "/download", "/gridmask_sample", "/gridmask_draw_again",
+        "/suggest", "/prune_fill_50", "/prune_fill_70", "/prune_fill_90", "/weights", "/codebook",
+        "/clear_variants",
     }  # fmt: skip
 
 
@@ -52,6 +54,18 @@ def test_gridmask_says_what_was_expected(client, place, value, sentence):
     arguments = [*GRID[:place], value, *GRID[place + 1 :]]
     with pytest.raises(AppError, match=sentence):
         client.predict(*arguments, api_name="/gridmask")
+
+
+def test_the_smaller_actions_answer_and_check_too(client):
+    assert client.predict(4, api_name="/gridmask_draw_again") == 5
+    with pytest.raises(AppError, match="seed must be a whole number from 0 to .*, got -1"):
+        client.predict(-1, api_name="/gridmask_draw_again")
+    table = client.predict(api_name="/prune_fill_70")
+    assert {row[2] for row in table["data"]} == {70}
+    with pytest.raises(AppError, match="tolerated drop must be a number from 0 to 100 points"):
+        client.predict(-1, api_name="/suggest")
+    with pytest.raises(AppError, match="layer must be one of conv1, .*, got 'conv9'"):
+        client.predict("conv9", api_name="/weights")
 
 
 SCAN = [["conv1"], [50], 100, "float32", 1]
