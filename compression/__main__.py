@@ -10,11 +10,13 @@ import typer
 from compression.cli.allocate import allocate_command
 from compression.cli.compress import prune_command, quantize_command
 from compression.cli.download import download_command
+from compression.cli.front import front_command
 from compression.cli.measure import compare_command, evaluate_command, scan_command
 from compression.cli.pack import inspect_command, pack_command, unpack_command
 from compression.cli.reproduce import reproduce_command
 from compression.cli.shrink import shrink_command
-from compression.cli.train import average_command, train_command
+from compression.cli.study import study_command
+from compression.cli.train import average_command, shard_command, train_command
 from compression.inputs import InputError
 
 app = typer.Typer(
@@ -25,16 +27,19 @@ app = typer.Typer(
 )
 app.command("train")(train_command)
 app.command("average")(average_command)
+app.command("shard")(shard_command)
 app.command("evaluate")(evaluate_command)
 app.command("scan")(scan_command)
 app.command("prune")(prune_command)
 app.command("quantize")(quantize_command)
 app.command("compare")(compare_command)
 app.command("allocate")(allocate_command)
+app.command("front")(front_command)
 app.command("pack")(pack_command)
 app.command("unpack")(unpack_command)
 app.command("inspect")(inspect_command)
 app.command("shrink")(shrink_command)
+app.command("study")(study_command)
 app.command("reproduce")(reproduce_command)
 app.command("download")(download_command)
 

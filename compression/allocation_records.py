@@ -1,9 +1,9 @@
-"""The points of `scan_settings` in a JSON file, with the digest of the weights they belong to."""
+"""The points of `scan_settings` in a JSON file, with digests of what they belong to."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compression.allocation_scan import SettingPoint
 from compression.inputs import InputError, shown
-from compression.scan_cache import content_digest
+from compression.scan_cache import content_digest, weights_digest
 
 
 def save_settings(
@@ -25,6 +25,7 @@ def save_settings(
     """Write the points that `scan_settings` gave for this model, images and labels."""
     content = {
         "content": content_digest(model, images, labels),
+        "weights": weights_digest(model),
         "about": dict(about),
         "points": [asdict(point) for point in points],
     }
@@ -34,11 +35,21 @@ def save_settings(
     beside.replace(target)
 
 
-def load_settings(path: str | os.PathLike[str]) -> tuple[str, list[SettingPoint]]:
-    """The digest and the points. Raises InputError for a file that holds none."""
+@dataclass(frozen=True)
+class RecordedSettings:
+    """content: digest of weights, images and labels; weights: digest of the weights alone."""
+
+    content: str
+    weights: str
+    points: list[SettingPoint]
+
+
+def load_settings(path: str | os.PathLike[str]) -> RecordedSettings:
+    """What `save_settings` wrote. Raises InputError for a file that holds none."""
     try:
         content = json.loads(Path(path).read_text())
-        return str(content["content"]), [SettingPoint(**point) for point in content["points"]]
+        points = [SettingPoint(**point) for point in content["points"]]
+        return RecordedSettings(str(content["content"]), str(content["weights"]), points)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{Path(path).name} must be a file of measured settings, got {shown(str(error))}."

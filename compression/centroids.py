@@ -11,11 +11,13 @@ centroids on the way.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.data import ImageSet
+from compression.inference import predict_logits
 from compression.inputs import InputError, choice, real
 from compression.model import prunable_layers
 from compression.quantization import QuantizedModel, with_tied_model
@@ -76,7 +78,8 @@ class CentroidConfig:
 class CentroidEpoch(EpochResult):
     """One epoch of centroid training; `best` is the quantized model after the best epoch so far.
 
-    learning_rate is the centroids'.
+    learning_rate is the centroids'. Where no epoch was better than the start, the start is the
+    best: best_epoch is 0, and best_accuracy is the start's.
     """
 
     best: QuantizedModel = field(repr=False, compare=False)
@@ -200,14 +203,26 @@ def train_centroids_by_step(
         device=device,
     )
     home = next(quantized.model.parameters()).device
-    best = quantized
+    best, best_epoch = quantized, 0
+    best_accuracy = _accuracy(quantized.model, validation_set)
     for result in results:
         if isinstance(result, StepResult):
             yield result
             continue
-        if result.best_epoch == result.epoch:
+        if result.accuracy > best_accuracy:
+            best_accuracy, best_epoch = result.accuracy, result.epoch
             best = with_tied_model(quantized, copy.deepcopy(result.best_model).to(home))
-        yield CentroidEpoch(**vars(result), best=best)
+        found: dict[str, Any] = vars(result) | {
+            "best_accuracy": best_accuracy,
+            "best_epoch": best_epoch,
+            "best_model": best.model,
+        }
+        yield CentroidEpoch(**found, best=best)
+
+
+def _accuracy(model: nn.Module, images: ImageSet) -> float:
+    answers = predict_logits(model, images.images).argmax(1)
+    return int((answers == images.labels).sum()) / len(images)
 
 
 def _grad(parameter: Tensor) -> Tensor:

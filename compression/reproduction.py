@@ -197,7 +197,7 @@ class Reproduction:
             self.row(f"{name}, {bits} bits, recalibrated", done, lambda q=again: _parts(q))
             if epochs := self.config.centroid_epochs:
                 label = f"{name}, {bits} bits, trained"
-                done = [*done, f"centroids trained {epochs} epochs"]
+                done = [*done, f"centroids trained {epochs} epochs, best on validation"]
                 self.row(label, done, lambda q=again, n=label: _parts(self._trained(n, q)))
 
     def _trained(self, name: str, quantized: QuantizedModel) -> QuantizedModel:

@@ -1,5 +1,6 @@
 """A training run as a checkpoint: from a named recipe to a file that says how it came about."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from compression.checkpoint import save_shards
 from compression.data import ImageSet
 from compression.evaluation import evaluate
 from compression.hardware import machine_record
@@ -88,6 +90,28 @@ def average_checkpoints(
         **_on_test(model, sets["test"]),
     }
     save_checkpoint(model, out, record)
+    return record
+
+
+def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[str, Any]:
+    """Write a checkpoint in half precision in files of at most 9 MiB; returns its record.
+
+    The files are NAME-1-of-2.safetensors and so on, for the NAME of `out`. The accuracies in their
+    record are those of the halved weights.
+    """
+    loaded = load_checkpoint(start)
+    model = copy.deepcopy(loaded.model)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    validation = sets["validation"]
+    record = dict(loaded.metadata) | {
+        "precision": "float16",
+        "sharded": f"python -m compression shard {Path(start).name} {out.name}",
+        "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
+        **_on_test(model, sets["test"]),
+    }
+    save_shards(model, out, record)
     return record
 
 

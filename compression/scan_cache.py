@@ -8,6 +8,7 @@ go first. Threads may share it.
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,16 @@ class ScanCache:
 def content_digest(model: nn.Module, images: Tensor, labels: Tensor) -> str:
     """SHA-256, in hex, of what a scan's counts depend on: every tensor of the model by name, the
     model's class, the images and the labels, with their shapes and dtypes."""
-    digest = hashlib.sha256(type(model).__qualname__.encode())
-    tensors = {**model.state_dict(), "images": images, "labels": labels}
+    return _digest(type(model), {**model.state_dict(), "images": images, "labels": labels})
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256, in hex, of the model alone: its class and every tensor by name."""
+    return _digest(type(model), model.state_dict())
+
+
+def _digest(kind: type, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(kind.__qualname__.encode())
     for name, tensor in tensors.items():
         digest.update(f"|{name} {tensor.dtype} {tuple(tensor.shape)}|".encode())
         whole = tensor.detach().cpu().contiguous()

@@ -14,6 +14,7 @@ from pathlib import Path
 from compression.allocation import Allocation, allocate
 from compression.allocation_scan import SettingPoint
 from compression.allocation_table import setting_table
+from compression.budget_fit import fit
 from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
@@ -31,9 +32,9 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ShrinkConfig:
-    """max_bytes: of the packed file, as the allocation predicts it; tune_epochs of the pruned
-    network and centroid_epochs of the quantized one, 0 for none of them; learning rates as in
-    TrainConfig (sgd_lr) and CentroidConfig (learning_rate)."""
+    """max_bytes: of the packed file before training, which moves it a little; tune_epochs of the
+    pruned network and centroid_epochs of the quantized one, 0 for none of them; learning rates as
+    in TrainConfig (sgd_lr) and CentroidConfig (learning_rate)."""
 
     max_bytes: float
     tune_epochs: int = 4
@@ -69,22 +70,26 @@ def shrink(
     sets: dict[str, ImageSet],
     config: ShrinkConfig,
     *,
+    teacher: ResNet9 | None = None,
     name: str = "small",
     folder: Path | None = None,
     notify: Notify = lambda text: None,
 ) -> StoredModel:
     """`dense` at most `config.max_bytes` large, with the steps that led there, ready to be packed.
 
-    points: of `scan_settings` on `dense`; sets: the splits `train` and `validation`. folder: keeps
-    what the fine-tuning gave, so that a run that was killed goes on from there.
+    points: of `scan_settings` on `dense`; sets: the splits `train` and `validation`; teacher: whose
+    answers are learned, by default those of `dense`. folder: keeps what the fine-tuning gave, so
+    that a run that was killed goes on from there.
     """
-    found = allocate(setting_table(dense, points), max_bytes=config.max_bytes)
+    teacher = teacher or dense
+    table = setting_table(dense, points)
+    found, _ = fit(dense, config.max_bytes, lambda aim: allocate(table, max_bytes=aim))
     cut = prune(dense, found.sparsities)
     steps = [f"pruned to {cut.sparsity:.1%} zeros by measured damage"]
     model = cut.model
     if config.tune_epochs:
-        model = _tuned(dense, cut.model, cut.masks, sets, config, folder, notify)
-        steps.append(f"{config.tune_epochs} epochs of distillation from the dense model")
+        model = _tuned(teacher, cut.model, cut.masks, sets, config, folder, notify)
+        steps.append(f"{config.tune_epochs} epochs of distillation")
     quantized = quantize(model, found.bits, cut.masks)
     steps.append(f"k-means quantized to {_widths(found)}")
     images = sets["train"].images[: config.recalibration_images]
@@ -92,8 +97,10 @@ def shrink(
     steps.append("batch norm recalibrated")
     quantized = dataclasses.replace(quantized, model=model)
     if config.centroid_epochs:
-        quantized = _trained(dense, quantized, sets, config, notify)
-        steps.append(f"{config.centroid_epochs} epochs of centroid distillation")
+        quantized = _trained(teacher, quantized, sets, config, notify)
+        steps.append(
+            f"{config.centroid_epochs} epochs of centroid distillation, best on validation"
+        )
     return StoredModel(name, tuple(steps), quantized)
 
 
@@ -103,7 +110,7 @@ def _widths(found: Allocation) -> str:
 
 
 def _tuned(
-    dense: ResNet9,
+    teacher: ResNet9,
     model: object,
     masks: dict,
     sets: dict[str, ImageSet],
@@ -124,7 +131,7 @@ def _tuned(
         sets["validation"],
         config.tuning(),
         masks=masks,
-        teacher=dense,
+        teacher=teacher,
         resume=kept.with_suffix(".resume") if kept else None,
     ):
         notify(f"fine-tuning, epoch {best.epoch} of {best.epochs}: {best.accuracy:.2%}")
@@ -135,7 +142,7 @@ def _tuned(
 
 
 def _trained(
-    dense: ResNet9,
+    teacher: ResNet9,
     quantized: QuantizedModel,
     sets: dict[str, ImageSet],
     config: ShrinkConfig,
@@ -143,7 +150,7 @@ def _trained(
 ) -> QuantizedModel:
     last = None
     for last in train_centroids(
-        quantized, sets["train"], sets["validation"], config.centroids(), teacher=dense
+        quantized, sets["train"], sets["validation"], config.centroids(), teacher=teacher
     ):
         notify(f"centroids, epoch {last.epoch} of {last.epochs}: {last.accuracy:.2%}")
     assert last is not None

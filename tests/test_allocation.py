@@ -1,5 +1,6 @@
 """Allocation: measured damage against a plain computation, the sweep against brute force."""
 
+import copy
 import itertools
 import json
 
@@ -11,6 +12,7 @@ from compression.allocation import _swept, allocate
 from compression.allocation_records import load_settings, save_settings
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import LayerTable, SettingTable, setting_table
+from compression.budget_fit import fit
 from compression.data import load_cifar10, normalize
 from compression.inputs import InputError
 from compression.kmeans import kmeans_1d
@@ -20,7 +22,7 @@ from compression.packing import pack
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.rival_allocations import global_allocation, random_allocation, uniform_allocation
-from compression.scan_cache import content_digest
+from compression.scan_cache import content_digest, weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +204,31 @@ def test_points_of_another_network_are_refused(baseline):
 def test_settings_come_back_from_their_file(baseline, images, points, tmp_path):
     path = tmp_path / "settings.json"
     save_settings(path, baseline, images.images, images.labels, points, {"command": "x"})
-    content, found = load_settings(path)
-    assert found == points
-    assert content == content_digest(baseline, images.images, images.labels)
+    found = load_settings(path)
+    assert found.points == points
+    assert found.content == content_digest(baseline, images.images, images.labels)
+    assert found.weights == weights_digest(baseline)
+    other = copy.deepcopy(baseline)
+    other.linear.weight.data[0, 0] += 1
+    assert found.weights != weights_digest(other)
     path.write_text(json.dumps({"points": []}))
     with pytest.raises(InputError, match="settings.json must be a file of measured settings"):
         load_settings(path)
+
+
+def test_a_fitted_file_keeps_its_budget_and_uses_it(baseline, points):
+    table = setting_table(baseline, points)
+    for budget in (150_000, 300_000, 600_000):
+        found, size = fit(baseline, budget, lambda aim: allocate(table, max_bytes=aim))
+        cut = prune(baseline, found.sparsities)
+        assert size == len(pack(quantize(cut.model, found.bits, cut.masks)))
+        assert 0.97 * budget <= size <= budget
+
+
+def test_a_budget_out_of_reach_or_beyond_need_is_met_as_well_as_it_can(baseline, points):
+    table = setting_table(baseline, points)
+    with pytest.raises(InputError, match="max_bytes must be at least .* got 9,000"):
+        fit(baseline, 9_000, lambda aim: allocate(table, max_bytes=aim))
+    found, size = fit(baseline, 9_000_000, lambda aim: allocate(table, max_bytes=aim))
+    assert found == allocate(table, max_bytes=9_000_000)
+    assert size < 2_000_000

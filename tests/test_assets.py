@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from compression.allocation_records import load_settings
+from compression.checkpoint import load_checkpoint
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.packing import inspect_packed, load_packed
+from compression.presets import SHIPPED, layer_names
+from compression.scan_cache import weights_digest
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PACKED = sorted(ASSETS.glob("packed/*.safetensors"))
@@ -29,6 +33,14 @@ def test_a_packed_file_is_what_its_record_says(path):
     found = evaluate(load_packed(path), bundled.images, bundled.labels)
     assert found.total == record["bundled_test"]["total"]
     assert abs(found.correct - record["bundled_test"]["correct"]) <= 2  # ties, on other processors
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_recorded_settings_are_of_the_shipped_weights(name):
+    recorded = load_settings(ASSETS / "results" / f"settings-{name.replace('/', '-')}.json")
+    model = load_checkpoint(name).model
+    assert recorded.weights == weights_digest(model)
+    assert {point.layer for point in recorded.points} == set(layer_names(model.preset))
 
 
 def test_no_file_is_too_large_for_a_space():

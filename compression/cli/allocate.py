@@ -9,6 +9,7 @@ from compression.allocation import allocate
 from compression.allocation_records import load_settings, save_settings
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import setting_table
+from compression.budget_fit import fit, packed_bytes
 from compression.cli.common import DataOption, JsonOption, SourceOption, progress_bar, show
 from compression.data import load_cifar10
 from compression.hardware import machine_record
@@ -36,14 +37,20 @@ def allocate_command(
     """Measure what each setting of each layer costs, and spread sparsity and bits by it."""
     if (max_kib is None) == (max_drop is None):
         raise InputError("One goal must be given, --max-kib or --max-drop, got both or neither.")
-    goal: dict[str, Any] = {"max_drop": real("max_drop", max_drop or 0, 0, 100, "points") / 100}
     if max_kib is not None:
-        goal = {"max_bytes": 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")}
+        max_kib = real("max_kib", max_kib, 1, 2**20, "KiB")
+    else:
+        max_drop = real("max_drop", max_drop, 0, 100, "points") / 100
     points = measured_settings(checkpoint, settings, images, source, data)
-    table = setting_table(load_stored(checkpoint).model, points)
-    found = allocate(table, **goal)
+    model = load_stored(checkpoint).model
+    table = setting_table(model, points)
+    if max_kib is not None:
+        found, size = fit(model, 1024 * max_kib, lambda aim: allocate(table, max_bytes=aim))
+    else:
+        found = allocate(table, max_drop=max_drop)
+        size = packed_bytes(model, found)
     result: dict[str, Any] = {
-        "predicted_bytes": found.size_bytes,
+        "packed_bytes": size,
         "predicted_accuracy": table.dense_accuracy - found.predicted_drop,
         "dense_accuracy": table.dense_accuracy,
     }
@@ -65,9 +72,9 @@ def measured_settings(
     validation = validation.head(whole("images", count, 50, len(validation)))
     pair = (validation.images, validation.labels)
     if kept is not None and kept.is_file():
-        content, points = load_settings(kept)
-        if content == content_digest(model, *pair):
-            return points
+        recorded = load_settings(kept)
+        if recorded.content == content_digest(model, *pair):
+            return recorded.points
     points = []
     with progress_bar() as bar:
         task = bar.add_task("Measuring", total=None)

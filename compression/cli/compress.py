@@ -138,7 +138,8 @@ def quantize_command(
                 bar.update(task, completed=last.epoch, description=epoch_line(last))
         assert last is not None
         quantized = last.best
-        steps.append(f"centroids trained {epochs} epochs, best of them {last.best_epoch}")
+        kept = f"epoch {last.best_epoch}" if last.best_epoch else "the start"
+        steps.append(f"centroids trained {epochs} epochs, kept: {kept}")
     _finish(quantized.model, out, before, steps, {"bits": widths}, source, data, json_output)
 
 

@@ -24,6 +24,11 @@ def shrink_command(
     max_kib: Annotated[float, typer.Option(help="Size that the allocation aims at, in KiB.")],
     tune_epochs: Annotated[int, typer.Option(help="Of the pruned network; 0 for none.")] = 4,
     centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
+    tune_lr: Annotated[float, typer.Option(help="Learning rate of the pruned network.")] = 0.05,
+    centroid_lr: Annotated[float, typer.Option(help="Learning rate of the centroids.")] = 0.4,
+    teacher: Annotated[
+        str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option(help="The file of measured settings, see allocate.")
     ] = None,
@@ -36,13 +41,20 @@ def shrink_command(
 ) -> None:
     """Allocate, prune, distil, quantize, distil the centroids, pack, and measure the file."""
     config = ShrinkConfig(
-        1024 * max_kib, tune_epochs=tune_epochs, centroid_epochs=centroid_epochs, seed=seed
+        1024 * max_kib,
+        tune_epochs=tune_epochs,
+        tune_lr=tune_lr,
+        centroid_epochs=centroid_epochs,
+        centroid_lr=centroid_lr,
+        seed=seed,
     )
     points = measured_settings(checkpoint, settings, images, source, data)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = load_stored(checkpoint)
     small = shrink(
-        dense.model, points, sets, config, name=out.stem, folder=out.with_suffix(""),
+        dense.model, points, sets, config,
+        teacher=load_stored(teacher).model if teacher else None,
+        name=out.stem, folder=out.with_suffix(""),
         notify=lambda text: typer.echo(text, err=True),
     )  # fmt: skip
     info = save_packed(small, out)
@@ -52,11 +64,15 @@ def shrink_command(
     show({"file": str(out)} | result, json_output)
     if results is not None:
         command = f"python -m compression shrink {checkpoint} {out.name} --max-kib {max_kib:g} "
-        command += f"--tune-epochs {tune_epochs} --centroid-epochs {centroid_epochs} --seed {seed}"
+        command += f"--tune-epochs {tune_epochs} --tune-lr {tune_lr:g} "
+        command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
+        command += f"--seed {seed} --source {sets['train'].source}"
+        command += f" --teacher {teacher}" if teacher else ""
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)
         content = {
             "command": command,
+            "start": checkpoint,
             "config": asdict(config),
             "machine": machine_record(),
             "result": result,

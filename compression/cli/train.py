@@ -1,4 +1,4 @@
-"""`python -m compression train | average`: a preset by a named recipe into a checkpoint file."""
+"""`python -m compression train | average | shard`: a preset by a recipe into a checkpoint."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from compression.data import SPLITS, load_cifar10
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
-from compression.runs import average_checkpoints, train_checkpoint
+from compression.runs import average_checkpoints, shard_checkpoint, train_checkpoint
 
 
 def train_command(
@@ -69,6 +69,21 @@ def average_command(
     _check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = average_checkpoints(out, checkpoints, sets)
+    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
+    show({"checkpoint": str(out), **shown}, json_output)
+
+
+def shard_command(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or a shipped name.")],
+    out: Annotated[Path, typer.Argument(help="NAME.safetensors, for NAME-1-of-2 and so on.")],
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Write a checkpoint in half precision, in files of at most 9 MiB, measured as it is there."""
+    _check_target(out)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    record = shard_checkpoint(checkpoint, out, sets)
     shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
     show({"checkpoint": str(out), **shown}, json_output)
 

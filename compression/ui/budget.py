@@ -20,7 +20,8 @@ POINTS_A_LAYER = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget gave: (layer, bits) of each layer, and the predictions; hashable, as Gradio's
+    """What a budget gave: (layer, bits) of each layer, the file's size and
+    the predicted accuracy; hashable, as Gradio's
     state wants it."""
 
     bits: tuple[tuple[str, int], ...]
@@ -30,7 +31,7 @@ class Plan:
     def text(self) -> str:
         """The predictions in a sentence."""
         return (
-            f"Predicted, once pruned, quantized and recalibrated: {html.size(self.size_bytes)}, "
+            f"Once pruned, quantized and recalibrated: {html.size(self.size_bytes)}, and predicted "
             f"{self.accuracy:.1%} right."
         )
 
@@ -50,9 +51,14 @@ def plan(explorer: Explorer, session: Session, kib: float) -> Iterator[tuple[Any
             yield gr.skip(), gr.skip(), html.status(text, len(points) / whole)
         table = compression.setting_table(model, points)
         explorer.keep_table(session.start, table)
-    found = compression.allocate(table, max_bytes=budget)
+    yield gr.skip(), gr.skip(), html.status("Making files until one fits the budget ...", 0.8)
+    found, size = compression.fit(
+        explorer.model(session.start),
+        budget,
+        lambda aim: compression.allocate(table, max_bytes=aim),
+    )
     accuracy = table.dense_accuracy - found.predicted_drop
-    planned = Plan(tuple(found.bits.items()), found.size_bytes, accuracy)
+    planned = Plan(tuple(found.bits.items()), size, accuracy)
     rows = [
         [name, weights, round(100 * found.sparsities[name], 2)]
         for name, weights, _ in dense_table(explorer, session)

@@ -10,7 +10,7 @@ import gradio as gr
 
 import compression
 from compression.presets import SHIPPED
-from compression.ui import html, plots
+from compression.ui import front_section, html, plots
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
@@ -148,6 +148,8 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
         classes = gr.Plot(show_label=False, min_width=320)
     gr.Markdown("### Test images on which the variants disagree")
     differing = gr.HTML(elem_id="compare-disagreements")
+
+    front_section.build()
 
     outputs = [table, sizes, classes, differing, csv_file, json_file]
     options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": status}

@@ -135,14 +135,17 @@ class Explorer:
 
     def known_table(self, key: str) -> "SettingTable | None":
         """What each setting of a model's layers costs, where that was measured before: in this
-        process, or, for a shipped model, in a recorded file. Costs belong to the weights alone."""
+        process, or, for a shipped model, in a recorded file of these very weights."""
         with self._lock:
             if key in self._tables:
                 return self._tables[key]
         path = settings_file(key.partition(":")[2])
         if path is None:
             return None
-        table = compression.setting_table(self.model(key), compression.load_settings(path)[1])
+        model, recorded = self.model(key), compression.load_settings(path)
+        if recorded.weights != compression.weights_digest(model):
+            return None
+        table = compression.setting_table(model, recorded.points)
         self.keep_table(key, table)
         return table
 

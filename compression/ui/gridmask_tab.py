@@ -7,8 +7,8 @@ import numpy as np
 
 import compression
 from compression.inputs import choice, whole
-from compression.presets import CIFAR10_CLASSES, SHIPPED
-from compression.ui import html, plots
+from compression.presets import CIFAR10_CLASSES
+from compression.ui import html, plots, study_section
 from compression.ui.explorer import Explorer
 from compression.ui.guard import bound, guarded
 from compression.ui.pictures import read_upload, sample_picture
@@ -129,7 +129,7 @@ def conclusion(runs: dict[str, dict[str, Any]]) -> str:
         )
         for name, run in runs.items()
     ]
-    baseline, masked = (runs[name.split("/")[1]] for name in SHIPPED)
+    baseline, masked = runs["baseline"], runs["gridmask"]
     difference = masked["test_accuracy"] - baseline["test_accuracy"]
     low, high = baseline["test_interval"]
     within = low <= masked["test_accuracy"] <= high
@@ -191,6 +191,7 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
         plots.training_curves({name: run["curves"] for name, run in runs.items()}),
         show_label=False,
     )
+    study_section.build()
 
     grid = [upload, class_name, number, d, ratio, angle, delta_x, delta_y, invert]
     show = bound(show_grid, explorer)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compression.pruning import Histogram
     from compression.report import Variant
     from compression.sensitivity import SensitivityPoint
+    from compression.study_records import StudyRun
 
 PALETTE = (
     "#0d9488",
@@ -76,6 +77,36 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.F
             marker={"symbol": MARKERS[k], "size": 7},
             hovertemplate="epoch %{x}: %{y:.2f} %",
         )
+    return figure
+
+
+def study_runs(runs: Sequence["StudyRun"], names: Mapping[str, str]) -> go.Figure:
+    """Test accuracy of each run, a column a way (names: way -> its label), and the ways' means."""
+    figure = base_figure("", "Test accuracy (%)", height=340)
+    for k, (way, name) in enumerate(names.items()):
+        mine = [run for run in runs if run.way == way]
+        if not mine:
+            continue
+        figure.add_scatter(
+            x=[name] * len(mine),
+            y=[100 * run.accuracy for run in mine],
+            customdata=[run.seed for run in mine],
+            mode="markers",
+            marker={"color": _colour(k), "symbol": MARKERS[k], "size": 11, "opacity": 0.75},
+            hovertemplate="seed %{customdata}: %{y:.2f} %<extra></extra>",
+            showlegend=False,
+        )
+        figure.add_scatter(
+            x=[name],
+            y=[100 * sum(run.accuracy for run in mine) / len(mine)],
+            mode="markers",
+            marker={
+                "color": _colour(k), "symbol": "line-ew-open", "size": 44, "line": {"width": 3}
+            },
+            hovertemplate="mean: %{y:.2f} %<extra></extra>",
+            showlegend=False,
+        )  # fmt: skip
+    figure.update_xaxes(type="category")
     return figure
 
 

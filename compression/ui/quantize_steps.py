@@ -107,8 +107,9 @@ def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answe
     start = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before training": start.accuracy}
     rows: list[Any] = []
+    quantized = before.as_quantized()
     for found in compression.train_centroids_by_step(
-        before.as_quantized(), explorer.images("train", session.source), validation, config
+        quantized, explorer.images("train", session.source), validation, config
     ):
         if isinstance(found, compression.StepResult):
             text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps} ..."
@@ -120,6 +121,13 @@ def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answe
         figure = gr.update(value=plots.recovery_curve(rows, epochs, levels), visible=True)
         yield gr.skip(), html.status(text, found.epoch / epochs), gr.skip(), figure, gr.skip()
     best = rows[-1].best
+    if best is quantized:
+        text = (
+            f"No epoch was better than the {rows[-1].best_accuracy:.2%} that the model had on the "
+            "validation images before: it stays as it was."
+        )
+        yield gr.skip(), html.status(text), gr.skip(), gr.skip(), gr.skip()
+        return
     step = f"centroids trained {epochs} epochs"
     variant = compression.make_variant(
         f"{before.name} · trained",

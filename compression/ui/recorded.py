@@ -5,22 +5,25 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from compression.presets import SHIPPED
+from compression.presets import DEFAULT_PRESET, SHIPPED
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def read_metadata(name: str) -> dict[str, Any]:
-    """The metadata of a shipped checkpoint, out of its header alone."""
-    with (ASSETS / "checkpoints" / f"{name}.safetensors").open("rb") as file:
+    """The metadata of a shipped checkpoint, out of its header alone (the first file's)."""
+    whole = ASSETS / "checkpoints" / f"{name}.safetensors"
+    shards = sorted(whole.parent.glob(f"{whole.stem}-1-of-*.safetensors"))
+    with (shards[0] if shards else whole).open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = json.loads(file.read(length))["__metadata__"]
     return {key: json.loads(value) for key, value in raw.items() if key != "format"}
 
 
 def recorded_runs() -> dict[str, dict[str, Any]]:
-    """The metadata of the shipped checkpoints by their short names."""
-    return {name.split("/")[1]: read_metadata(name) for name in SHIPPED}
+    """The metadata of the shipped checkpoints of the default size, by their short names."""
+    names = [name for name in SHIPPED if name.startswith(f"{DEFAULT_PRESET}/")]
+    return {name.split("/")[1]: read_metadata(name) for name in names}
 
 
 def scan_file(name: str) -> Path | None:
@@ -47,3 +50,22 @@ def codebook_kinds(name: str) -> dict[str, Any] | None:
 def packed_files() -> dict[str, Path]:
     """The shipped packed files: `packed/NAME` -> path."""
     return {f"packed/{path.stem}": path for path in sorted(ASSETS.glob("packed/*.safetensors"))}
+
+
+def front_file(name: str) -> Path | None:
+    """Where the measured front of a shipped model is, or None."""
+    return _of_shipped("front", name)
+
+
+def study_file() -> Path | None:
+    """Where the augmentation study of the default size is, or None."""
+    path = ASSETS / "results" / f"study-{DEFAULT_PRESET}.json"
+    return path if path.is_file() else None
+
+
+def shrink_records() -> dict[str, dict[str, Any]]:
+    """What is recorded of each shipped packed file: `packed/NAME` -> its making and its figures."""
+    return {
+        name: json.loads((ASSETS / "results" / f"shrink-{path.stem}.json").read_text())
+        for name, path in packed_files().items()
+    }

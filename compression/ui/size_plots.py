@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from compression.front_records import OURS
 from compression.ui.html import size
 from compression.ui.plots import GRID, MARKERS, PALETTE, base_figure
 
 if TYPE_CHECKING:
+    from compression.front_records import FrontPoint
     from compression.packing import PackedInfo
 
 
@@ -62,6 +64,56 @@ def layer_bytes(info: "PackedInfo") -> go.Figure:
         ),
         showlegend=False,
     )
+    return figure
+
+
+def front(
+    points: Sequence["FrontPoint"],
+    dense_accuracy: float,
+    dense_bytes: int,
+    trained: Mapping[str, tuple[int, float]],
+) -> go.Figure:
+    """Packed size against test accuracy, a line for each way to spread zeros and bits.
+
+    trained: name -> bytes and accuracy (a fraction) of files whose weights were trained on, drawn
+    as stars. The axis ends a little below our own least accuracy; other ways may go on under it.
+    """
+    figure = base_figure("File on disk (KiB, logarithmic)", "Test accuracy (%)", height=440)
+    for k, way in enumerate(dict.fromkeys(point.way for point in points)):
+        mine = sorted((p for p in points if p.way == way), key=lambda point: point.packed_bytes)
+        figure.add_scatter(
+            x=[point.packed_bytes / 1024 for point in mine],
+            y=[100 * point.accuracy for point in mine],
+            customdata=[dense_bytes / point.packed_bytes for point in mine],
+            name=f"{way} (here)" if way == OURS else way,
+            mode="lines+markers",
+            line={"color": PALETTE[k], "width": 3 if way == OURS else 1.6},
+            marker={"symbol": MARKERS[k], "size": 7},
+            hovertemplate="%{x:.0f} KiB, %{customdata:.1f} times smaller: %{y:.2f} %",
+        )
+    if trained:
+        figure.add_scatter(
+            x=[size_bytes / 1024 for size_bytes, _ in trained.values()],
+            y=[100 * accuracy for _, accuracy in trained.values()],
+            customdata=[
+                (name, dense_bytes / size_bytes) for name, (size_bytes, _) in trained.items()
+            ],
+            name="trained on, shipped here",
+            mode="markers",
+            marker={"symbol": "star", "size": 15, "color": PALETTE[7]},
+            hovertemplate="%{customdata[0]}<br>%{x:.0f} KiB, %{customdata[1]:.1f} times smaller: "
+            "%{y:.2f} %<extra></extra>",
+        )
+    figure.add_hline(
+        y=100 * dense_accuracy,
+        line={"color": "#808080", "width": 1.5, "dash": "dash"},
+        annotation={"text": "dense float32", "font": {"size": 12}},
+        annotation_position="top left",
+    )
+    lowest = min(100 * point.accuracy for point in points if point.way == OURS)
+    figure.update_yaxes(range=[max(0, lowest - 4), min(100, 100 * dense_accuracy + 3)])
+    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
     return figure
 
 

@@ -1,0 +1,96 @@
+"""GridMask's worth, honestly: the same recipe without it, with Cutout, and with it, several seeds.
+
+The runs of a seed share their first weights and differ in augmentation alone. One short schedule
+for all; batches, flips and translations are those of the recipe (`recipes.py`).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from compression.data import ImageSet
+from compression.evaluation import evaluate
+from compression.hardware import machine_record
+from compression.inputs import InputError, whole
+from compression.recipes import RECIPES, TrainConfig
+from compression.resnet9 import build_model
+from compression.study_records import WAYS, StudyRun, load_study
+from compression.training import train
+
+_RECIPE_OF = {"plain": "baseline", "cutout": "cutout", "gridmask": "gridmask"}
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """epochs and small_epochs (the first so many, at 24 pixels) of each run; seeds: of weights,
+    order and augmentation."""
+
+    preset: str = "resnet9-s"
+    epochs: int = 8
+    small_epochs: int = 3
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        whole("epochs", self.epochs, 1, 1000)
+        whole("small_epochs", self.small_epochs, 0, self.epochs)
+
+    def recipe(self, way: str, seed: int) -> TrainConfig:
+        """The recipe of one run."""
+        config = RECIPES[_RECIPE_OF[way]]
+        masks = config.gridmask
+        if masks is not None:  # the ramp keeps its share of the schedule
+            masks = replace(masks, ramp_epochs=masks.ramp_epochs * self.epochs // config.epochs)
+        return replace(
+            config, epochs=self.epochs, small_epochs=self.small_epochs, seed=seed, gridmask=masks
+        )
+
+
+def run_study(
+    path: Path, sets: dict[str, ImageSet], config: StudyConfig, *, command: str = ""
+) -> Iterator[StudyRun]:
+    """Train each way with each seed, seed by seed; `path` holds what is done, a run the file has is
+    not made again, and one that was killed goes on at its last epoch.
+
+    Raises InputError for a file of another study.
+    """
+    asked = json.loads(json.dumps(asdict(config)))
+    done: list[StudyRun] = []
+    if path.is_file():
+        done, content = load_study(path)
+        if content["config"] != asked:
+            raise InputError(f"{path.name} must hold a study of the same config, got another one.")
+    about = {"command": command, "config": asked, "machine": machine_record()}
+    for seed in config.seeds:
+        for way in WAYS:
+            known = [run for run in done if (run.way, run.seed) == (way, seed)]
+            if not known:
+                resume = path.with_name(f"{path.stem}-{way}-{seed}.resume")
+                done.append(_trained(way, seed, sets, config, resume))
+                rows = [asdict(run) for run in done]
+                beside = path.with_name(path.name + ".part")
+                beside.write_text(json.dumps(about | {"runs": rows}, indent=1) + "\n")
+                beside.replace(path)
+            yield known[0] if known else done[-1]
+
+
+def _trained(
+    way: str, seed: int, sets: dict[str, ImageSet], config: StudyConfig, resume: Path
+) -> StudyRun:
+    *_, last = train(
+        build_model(config.preset, seed=seed),
+        sets["train"],
+        sets["validation"],
+        config.recipe(way, seed),
+        resume=resume,
+    )
+    found = evaluate(last.best_model, sets["test"].images, sets["test"].labels)
+    return StudyRun(
+        way,
+        seed,
+        last.best_accuracy,
+        found.correct,
+        found.total,
+        sum(row["seconds"] for row in last.history),
+        tuple(row["accuracy"] for row in last.history),
+    )

@@ -1,0 +1,70 @@
+"""`python -m compression front`: size against accuracy, ours beside the usual ways, measured."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compression.cli.allocate import measured_settings
+from compression.cli.common import DataOption, JsonOption, SourceOption, show
+from compression.data import SPLITS, load_cifar10
+from compression.front_records import FrontPoint, load_front, prediction_error, save_front
+from compression.fronts import Front, FrontConfig
+from compression.hardware import machine_record
+from compression.inputs import InputError
+from compression.scan_cache import weights_digest
+from compression.stored import load_stored
+
+
+def front_command(
+    checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
+    out: Annotated[Path, typer.Argument(help="The .json file to write; it is gone on with.")],
+    sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by four ways.")] = 12,
+    randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the random goals and the random way.")] = 0,
+    settings: Annotated[
+        Path | None, typer.Option(help="The file of measured settings, see allocate.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Validation images to measure settings on.")] = 512,
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure packed files of many sizes, without training: our allocation and the usual ways."""
+    config = FrontConfig(sizes, randoms, seed=seed)
+    dense = load_stored(checkpoint).model
+    command = f"python -m compression front {checkpoint} {out.name} --sizes {sizes} "
+    command += f"--randoms {randoms} --seed {seed} --source {source}"
+    about = {
+        "model": checkpoint,
+        "weights": weights_digest(dense),
+        "command": command,
+        "config": asdict(config),
+        "machine": machine_record(),
+    }
+    known, dense_correct = _known(out, about)
+    points = measured_settings(checkpoint, settings, images, source, data)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    front = Front(dense, points, sets, config, known)
+    if dense_correct is None:
+        dense_correct = front.dense_correct()
+    done: list[FrontPoint] = []
+    for point in front.points():
+        done.append(point)
+        # What an earlier run measured stays in the file until it has been come by again.
+        rest = [p for p in known if p not in done]
+        save_front(out, [*done, *rest], dense_correct, front.dense_bytes, about)
+        size = f"{point.packed_bytes / 1024:.0f} KiB"
+        typer.echo(f"{point.way}, {size}: {point.accuracy:.2%}", err=True)
+    show(prediction_error(done, dense_correct), json_output)
+
+
+def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
+    """The points of a run that was killed, and the dense model's answers."""
+    if not out.is_file():
+        return [], None
+    points, content = load_front(out)
+    if any(content.get(key) != about[key] for key in ("weights", "config", "command")):
+        raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")
+    return points, content["dense_correct"]

@@ -1,0 +1,41 @@
+"""`python -m compression study`: plain, Cutout and GridMask with several seeds of one recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compression.augmentation_study import StudyConfig, run_study
+from compression.cli.common import DataOption, JsonOption, SourceOption, parse_numbers, show
+from compression.data import SPLITS, load_cifar10
+from compression.study_records import summarize
+
+
+def study_command(
+    out: Annotated[Path, typer.Argument(help="The .json file to write; it is gone on with.")],
+    preset: Annotated[str, typer.Option(help="The size of the network.")] = "resnet9-s",
+    epochs: Annotated[int, typer.Option(help="Of each run.")] = 8,
+    small_epochs: Annotated[int, typer.Option(help="The first so many, at 24 pixels.")] = 3,
+    seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
+    source: SourceOption = "auto",
+    data: DataOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Train without deletion, with Cutout and with GridMask, and say what that gave."""
+    chosen = tuple(int(seed) for seed in parse_numbers("seeds", seeds))
+    config = StudyConfig(preset, epochs, small_epochs, chosen)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    command = f"python -m compression study {out.name} --preset {preset} --epochs {epochs} "
+    command += f"--small-epochs {small_epochs} --seeds {seeds} --source {source}"
+    runs = []
+    for run in run_study(out, sets, config, command=command):
+        runs.append(run)
+        typer.echo(f"{run.way}, seed {run.seed}: {run.accuracy:.2%}", err=True)
+    show(
+        {
+            row.way: f"{row.mean:.2%}, spread {100 * row.spread:.2f} points, "
+            f"{row.seconds / 60:.1f} min a run"
+            for row in summarize(runs)
+        },
+        json_output,
+    )

@@ -1,0 +1,83 @@
+"""The points of a measured front (`fronts.py`) in a JSON file, and what their predictions missed.
+
+Needs no torch, so that the page can draw a recorded front at once.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from compression.inputs import InputError, shown
+
+OURS = "measured damage"
+RIVALS = ("one sparsity for all", "one threshold for all", "random")
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One packed file: the way its sparsities were spread, and what was wanted, foretold, found.
+
+    goal: `size` (spaced evenly on a logarithmic axis) or `random`; goal_bytes: asked for; size and
+    drop (a fraction of accuracy) as predicted; packed_bytes on disk; correct answers of total.
+    """
+
+    way: str
+    goal: str
+    goal_bytes: int
+    predicted_bytes: int
+    predicted_drop: float
+    packed_bytes: int
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of right answers."""
+        return self.correct / self.total
+
+
+def save_front(
+    path: Path,
+    points: Sequence[FrontPoint],
+    dense_correct: int,
+    dense_bytes: int,
+    about: dict[str, Any],
+) -> None:
+    """Write the points measured so far, with what is said of them."""
+    content = about | {
+        "dense_correct": dense_correct,
+        "dense_bytes": dense_bytes,
+        "points": [asdict(point) for point in points],
+    }
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(content, indent=1) + "\n")
+    beside.replace(path)
+
+
+def load_front(path: Path) -> tuple[list[FrontPoint], dict[str, Any]]:
+    """The points of a file, and all else in it. Raises InputError for a file that holds none."""
+    try:
+        content = json.loads(path.read_text())
+        return [FrontPoint(**point) for point in content.pop("points")], content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path.name} must be a file of a measured front, got {shown(str(error))}."
+        ) from error
+
+
+def prediction_error(points: Sequence[FrontPoint], dense_correct: int) -> dict[str, float]:
+    """How far our predictions were off, over all goals that were met: drops in points of accuracy,
+    sizes in percent; mean and greatest, without sign."""
+    ours = [point for point in points if point.way == OURS]
+    drops = [abs(100 * ((dense_correct - p.correct) / p.total - p.predicted_drop)) for p in ours]
+    sizes = [abs(100 * (p.predicted_bytes / p.packed_bytes - 1)) for p in ours]
+    return {
+        "goals": len(ours),
+        "mean_drop_error": mean(drops),
+        "greatest_drop_error": max(drops),
+        "mean_size_error": mean(sizes),
+        "greatest_size_error": max(sizes),
+    }

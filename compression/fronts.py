@@ -1,0 +1,157 @@
+"""Size against accuracy, measured: our allocations beside the usual ways to spread a sparsity.
+
+Each setting is pruned, quantized, recalibrated and packed, and what the file on disk answers is
+counted; no weight is trained. The usual ways get the bit width that our own measurements prefer for
+them, so that they differ from ours in how they spread, not in how well they were set up.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compression.allocation import Allocation, allocate
+from compression.allocation_scan import SettingPoint
+from compression.allocation_table import SettingTable, setting_table
+from compression.budget_fit import fit
+from compression.data import ImageSet
+from compression.front_records import OURS, RIVALS, FrontPoint
+from compression.inference import predict_logits
+from compression.inputs import InputError, whole
+from compression.packing import load_packed, save_packed
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.recalibration import recalibrate_batch_norm
+from compression.resnet9 import ResNet9
+from compression.rival_allocations import (
+    global_allocation,
+    random_allocation,
+    uniform_allocation,
+)
+
+SMALLEST, LARGEST = 1 / 64, 1 / 5  # of the dense size: where fronts begin and end
+
+
+@dataclass(frozen=True)
+class FrontConfig:
+    """sizes: goals spaced evenly from 1/64 to 1/5 of the dense size, for ours and the usual ways;
+    randoms: goals drawn at random in that range, for ours alone; recalibration_images: training
+    images that batch norm is re-estimated on."""
+
+    sizes: int = 12
+    randoms: int = 20
+    recalibration_images: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("sizes", self.sizes, 0, 1000)
+        whole("randoms", self.randoms, 0, 1000)
+        whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
+        whole("seed", self.seed, 0, 2**31 - 1)
+
+
+class Front:
+    """The measurements of one model; those that `known` holds are not made again."""
+
+    def __init__(
+        self,
+        dense: ResNet9,
+        settings: Sequence[SettingPoint],
+        sets: dict[str, ImageSet],
+        config: FrontConfig,
+        known: Sequence[FrontPoint] = (),
+    ) -> None:
+        self._dense, self._sets, self._config = dense, sets, config
+        self._table = setting_table(dense, settings)
+        self._known = {(p.way, p.goal, p.goal_bytes): p for p in known}
+        self.dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
+
+    def points(self) -> Iterator[FrontPoint]:
+        """Every point as it is measured; a usual way that cannot be made so small has none."""
+        goals = [("size", size) for size in self.goals(self._config.sizes)]
+        goals += [("random", size) for size in self.random_goals()]
+        for goal, size in goals:
+            for way, make in self._ways().items():
+                if goal == "random" and way != OURS:
+                    continue
+                try:
+                    yield self._point(way, goal, size, make)
+                except InputError:  # out of this way's reach
+                    continue
+
+    def dense_correct(self) -> int:
+        """Right answers of the dense model on the test images."""
+        return _correct(self._dense, self._sets["test"])
+
+    def goals(self, count: int) -> list[int]:
+        """Sizes in bytes, evenly spaced on a logarithmic axis."""
+        low, high = SMALLEST * self.dense_bytes, LARGEST * self.dense_bytes
+        return [round(size) for size in np.geomspace(low, high, count)]
+
+    def random_goals(self) -> list[int]:
+        """Sizes in bytes, log-uniform, of the config's seed."""
+        drawn = np.random.default_rng(self._config.seed).random(self._config.randoms)
+        return [round(self.dense_bytes * SMALLEST * (LARGEST / SMALLEST) ** x) for x in drawn]
+
+    def _ways(self) -> dict[str, Callable[[float], Allocation]]:
+        """Way -> what makes its allocation for so many bytes."""
+        table, dense, seed = self._table, self._dense, self._config.seed
+        one, threshold, drawn = RIVALS
+        return {
+            OURS: lambda aim: allocate(table, max_bytes=aim),
+            one: lambda aim: _least(table, lambda bits: uniform_allocation(table, aim, bits)),
+            threshold: lambda aim: _least(
+                table, lambda bits: global_allocation(table, dense, aim, bits)
+            ),
+            drawn: lambda aim: _least(
+                table, lambda bits: random_allocation(table, aim, bits, seed)
+            ),
+        }
+
+    def _point(
+        self, way: str, goal: str, size: int, make: Callable[[float], Allocation]
+    ) -> FrontPoint:
+        if (way, goal, size) in self._known:
+            return self._known[way, goal, size]
+        found, _ = fit(self._dense, size, make)
+        packed_bytes, correct = self._measured(found)
+        return FrontPoint(
+            way,
+            goal,
+            size,
+            found.size_bytes,
+            found.predicted_drop,
+            packed_bytes,
+            correct,
+            len(self._sets["test"]),
+        )
+
+    def _measured(self, found: Allocation) -> tuple[int, int]:
+        """Bytes on disk, and the right answers of what is loaded from there."""
+        cut = prune(self._dense, found.sparsities)
+        small = quantize(cut.model, found.bits, cut.masks)
+        images = self._sets["train"].images[: self._config.recalibration_images]
+        small = replace(small, model=recalibrate_batch_norm(small.model, images))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "small.safetensors"
+            info = save_packed(small, path)
+            return info.total_bytes, _correct(load_packed(path), self._sets["test"])
+
+
+def _correct(model: ResNet9, images: ImageSet) -> int:
+    return int((predict_logits(model, images.images).argmax(1) == images.labels).sum())
+
+
+def _least(table: SettingTable, make: Callable[[int], Allocation]) -> Allocation:
+    """Of the table's bit widths, the allocation of least predicted damage."""
+    found = []
+    for bits in table.layers[0].bits:
+        try:
+            found.append(make(bits))
+        except InputError:  # not to be made so small at these bits
+            continue
+    if not found:
+        raise InputError("max_bytes must be within reach of some bit width, got too few.")
+    return min(found, key=lambda allocation: allocation.divergence)

@@ -1,0 +1,102 @@
+"""The runs of an augmentation study (`augmentation_study.py`), and what they allow to be said.
+
+Needs no torch, so that the page can show a recorded study at once.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from compression.inputs import InputError
+
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)  # of 1 to 7 degrees of freedom
+WAYS = ("plain", "cutout", "gridmask")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run: its best validation accuracy, and what that epoch's model got on the test images.
+
+    seconds: of training, without validation.
+    """
+
+    way: str
+    seed: int
+    validation_accuracy: float
+    correct: int
+    total: int
+    seconds: float
+    curve: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of right answers on the test images."""
+        return self.correct / self.total
+
+
+def load_study(path: Path) -> tuple[list[StudyRun], dict[str, Any]]:
+    """The runs of a file, and all else in it. Raises InputError for a file that holds none."""
+    try:
+        content = json.loads(path.read_text())
+        runs = [StudyRun(**run | {"curve": tuple(run["curve"])}) for run in content.pop("runs")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path.name} must be a file of a study, got another.") from error
+    return runs, content
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """One way over its seeds: mean test accuracy and its standard deviation (0 of one seed), both
+    fractions, and mean training seconds; difference: from plain, seed by seed, mean and deviation.
+    """
+
+    way: str
+    seeds: int
+    mean: float
+    spread: float
+    seconds: float
+    difference: float
+    difference_spread: float
+
+    @property
+    def margin(self) -> float:
+        """Half of the difference's 95 % interval by Student's t; infinite for one seed."""
+        if self.seeds < 2:
+            return inf
+        t = _T95[min(self.seeds - 2, len(_T95) - 1)]
+        return t * self.difference_spread / self.seeds**0.5
+
+
+def summarize(runs: Sequence[StudyRun]) -> list[StudySummary]:
+    """The ways in their order, over the seeds that all of them have."""
+    by_place = {(run.way, run.seed): run for run in runs}
+    ways = [way for way in WAYS if any(run.way == way for run in runs)]
+    seeds = [
+        seed
+        for seed in sorted({run.seed for run in runs})
+        if all((way, seed) in by_place for way in ways)
+    ]
+    found = []
+    for way in ways:
+        mine = [by_place[way, seed] for seed in seeds]
+        apart = [run.accuracy - by_place[ways[0], run.seed].accuracy for run in mine]
+        found.append(
+            StudySummary(
+                way,
+                len(seeds),
+                mean(run.accuracy for run in mine),
+                _spread([run.accuracy for run in mine]),
+                mean(run.seconds for run in mine),
+                mean(apart),
+                _spread(apart),
+            )
+        )
+    return found
+
+
+def _spread(numbers: Sequence[float]) -> float:
+    return stdev(numbers) if len(numbers) > 1 else 0.0

@@ -1,0 +1,63 @@
+"""On the Compare tab: how small each shipped model gets at what accuracy, recorded."""
+
+from typing import Any
+
+import gradio as gr
+
+from compression.front_records import OURS, FrontPoint, load_front, prediction_error
+from compression.presets import SHIPPED
+from compression.ui import html, size_plots
+from compression.ui.recorded import front_file, shrink_records
+
+LEAD = (
+    "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
+    "and bits are spread over the layers by measured damage, or in the usual ways: one sparsity "
+    "for all layers, one threshold of magnitude for all weights, at random. Stars were trained on."
+)
+
+
+def build() -> None:
+    """A tab a model that has a recorded front; nothing where there is none."""
+    files = {name: path for name in SHIPPED if (path := front_file(name)) is not None}
+    if not files:
+        return
+    gr.Markdown("### How small can it get?")
+    gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
+    with gr.Tabs():
+        for name, path in files.items():
+            with gr.Tab(name):
+                points, about = load_front(path)
+                _front(name, points, about)
+
+
+def _front(name: str, points: list[FrontPoint], about: dict[str, Any]) -> None:
+    dense = about["dense_correct"] / points[0].total
+    trained = {
+        file: (record["result"]["packed_bytes"], record["result"]["accuracy"])
+        for file, record in shrink_records().items()
+        if record["start"] == name
+    }
+    gr.Plot(size_plots.front(points, dense, about["dense_bytes"], trained), show_label=False)
+    gr.HTML(html.note(remark(points, about["dense_correct"])))
+    machine = about["machine"]
+    gr.Markdown(
+        f"Recorded by `{about['command']}` on {machine['processor']}: {len(points)} files, each "
+        f"measured on {points[0].total:,} test images."
+    )
+
+
+def remark(points: list[FrontPoint], dense_correct: int) -> str:
+    """How often ours is the best at a size, and how far its predictions were off."""
+    sizes = sorted({point.goal_bytes for point in points if point.goal == "size"})
+    won = 0
+    for size in sizes:
+        at = {p.way: p.correct for p in points if p.goal == "size" and p.goal_bytes == size}
+        won += at[OURS] >= max(at.values())
+    error = prediction_error(points, dense_correct)
+    return (
+        f"Spread by measured damage, accuracy is on or above every other way at {won} of "
+        f"{len(sizes)} sizes. Over {error['goals']} goals the predicted drop was off by "
+        f"{error['mean_drop_error']:.2f} points on average (at most "
+        f"{error['greatest_drop_error']:.2f}), the predicted size by "
+        f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)."
+    )

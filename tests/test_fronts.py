@@ -1,0 +1,141 @@
+"""Fronts: what is measured is what the packed file answers, and a killed run goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compression.__main__ import app
+from compression.allocation import allocate
+from compression.allocation_records import load_settings
+from compression.allocation_table import setting_table
+from compression.budget_fit import fit
+from compression.data import load_cifar10
+from compression.evaluation import evaluate
+from compression.front_records import (
+    OURS,
+    RIVALS,
+    FrontPoint,
+    load_front,
+    prediction_error,
+    save_front,
+)
+from compression.fronts import LARGEST, SMALLEST, Front, FrontConfig
+from compression.inputs import InputError
+from compression.model import load_checkpoint
+from compression.packing import load_packed, save_packed
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.recalibration import recalibrate_batch_norm
+
+SETTINGS = (
+    Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
+)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {split: load_cifar10(split, "sample").head(200) for split in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return load_settings(SETTINGS).points
+
+
+@pytest.fixture(scope="module")
+def points(dense, settings, sets):
+    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
+    return list(Front(dense, settings, sets, config).points())
+
+
+def test_every_way_meets_every_size_and_ours_the_random_ones(points, dense, settings):
+    sized = [point for point in points if point.goal == "size"]
+    assert [point.way for point in sized] == [OURS, *RIVALS]
+    dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
+    low, high = round(SMALLEST * dense_bytes), round(LARGEST * dense_bytes)
+    assert {point.goal_bytes for point in sized} == {low}
+    front = Front(dense, settings, {}, FrontConfig())
+    assert front.dense_bytes == dense_bytes
+    assert [front.goals(12)[0], front.goals(12)[-1], len(front.goals(12))] == [low, high, 12]
+    assert len(set(front.random_goals())) == 20
+    assert low < min(front.random_goals()) and max(front.random_goals()) < high
+    (drawn,) = (point for point in points if point.goal == "random")
+    assert drawn.way == OURS and low < drawn.goal_bytes < high
+    for point in points:
+        assert 0.85 * point.goal_bytes <= point.packed_bytes <= point.goal_bytes
+        assert point.total == 200
+
+
+def test_a_point_is_its_packed_files(points, dense, settings, sets, tmp_path):
+    point = points[-1]
+    table = setting_table(dense, settings)
+    found, _ = fit(dense, point.goal_bytes, lambda aim: allocate(table, max_bytes=aim))
+    cut = prune(dense, found.sparsities)
+    small = quantize(cut.model, found.bits, cut.masks)
+    model = recalibrate_batch_norm(small.model, sets["train"].images[:100])
+    info = save_packed(replace(small, model=model), tmp_path / "x.safetensors")
+    answers = evaluate(
+        load_packed(tmp_path / "x.safetensors"), sets["test"].images, sets["test"].labels
+    )
+    assert (info.total_bytes, answers.correct) == (point.packed_bytes, point.correct)
+
+
+def test_known_points_are_not_measured_again(points, dense, settings, sets, monkeypatch):
+    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
+    again = Front(dense, settings, sets, config, points)
+    monkeypatch.setattr(again, "_measured", None)
+    assert list(again.points()) == points
+
+
+def test_the_prediction_error_by_hand():
+    def point(drop, size, way=OURS):
+        return FrontPoint(way, "size", 100, size, drop, 100, 80, 100)
+
+    points = [point(0.10, 101), point(0.13, 96), point(0.9, 500, RIVALS[0])]
+    found = prediction_error(points, dense_correct=90)
+    assert found == pytest.approx(
+        {
+            "goals": 2,
+            "mean_drop_error": 1.5,
+            "greatest_drop_error": 3,
+            "mean_size_error": 2.5,
+            "greatest_size_error": 4,
+        }
+    )
+
+
+def test_a_front_comes_back_from_its_file(points, tmp_path):
+    path = tmp_path / "front.json"
+    save_front(path, points, 190, 6_000_000, {"command": "x"})
+    found, about = load_front(path)
+    assert found == points
+    assert about == {"command": "x", "dense_correct": 190, "dense_bytes": 6_000_000}
+    path.write_text(json.dumps({"points": [{}]}))
+    with pytest.raises(InputError, match="front.json must be a file of a measured front"):
+        load_front(path)
+
+
+def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Front, "_measured", lambda self, found: (found.size_bytes, 7))
+    out = tmp_path / "front.json"
+    asked = ["front", "resnet9-s/baseline", str(out), "--sizes", "1", "--randoms", "1"]
+    asked += ["--settings", str(tmp_path / "settings.json"), "--images", "50", "--source", "sample"]
+    first = CliRunner().invoke(app, [*asked, "--json"])
+    assert first.exit_code == 0, first.output
+    found, about = load_front(out)
+    assert len(found) == 5
+    earlier = [replace(point, correct=1) for point in found]
+    save_front(out, earlier[:3], about["dense_correct"], about["dense_bytes"], about)
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    again = load_front(out)[0]
+    assert [point.correct for point in again] == [1, 1, 1, *(7, 7)]
+    other = CliRunner().invoke(app, [*asked, "--seed", "1"])
+    assert "must hold the same run or not exist" in str(other.exception)

@@ -1,0 +1,101 @@
+"""The augmentation study: runs that differ in augmentation alone, and what they allow to say."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compression import augmentation_study
+from compression.__main__ import app
+from compression.augmentation_study import StudyConfig, run_study
+from compression.data import load_cifar10
+from compression.inputs import InputError
+from compression.recipes import RECIPES
+from compression.study_records import WAYS, StudyRun, load_study, summarize
+from compression.ui.study_section import conclusion
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {
+        split: load_cifar10(split, "sample").head(count)
+        for split, count in (("train", 512), ("validation", 40), ("test", 40))
+    }
+
+
+def test_the_ways_of_a_seed_differ_in_augmentation_alone():
+    config = StudyConfig(epochs=9, small_epochs=3)
+    plain, cutout, masked = (asdict(config.recipe(way, 2)) for way in WAYS)
+    assert (plain["epochs"], plain["small_epochs"], plain["seed"]) == (9, 3, 2)
+    assert plain["gridmask"] is None and plain["cutout"] == 0
+    assert cutout == plain | {"cutout": RECIPES["cutout"].cutout}
+    ramp = {"ramp_epochs": RECIPES["gridmask"].gridmask.ramp_epochs // 2}
+    assert masked == plain | {"gridmask": asdict(RECIPES["gridmask"].gridmask) | ramp}
+
+
+def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
+    config = StudyConfig(epochs=1, small_epochs=1, seeds=(3,))
+    path = tmp_path / "study.json"
+    first = next(run_study(path, sets, config))
+    assert (first.way, first.seed, first.total, len(first.curve)) == ("plain", 3, 40, 1)
+    assert first.validation_accuracy == first.curve[0]
+    made = []
+
+    def trained(way, seed, sets, config, resume: Path):
+        made.append((way, seed, resume.name))
+        return replace(first, way=way, seed=seed)
+
+    monkeypatch.setattr(augmentation_study, "_trained", trained)
+    runs = list(run_study(path, sets, config))
+    assert runs[0] == first
+    assert made == [
+        ("cutout", 3, "study-cutout-3.resume"), ("gridmask", 3, "study-gridmask-3.resume"),
+    ]  # fmt: skip
+    assert load_study(path)[0] == runs
+    with pytest.raises(InputError, match="study.json must hold a study of the same config"):
+        next(run_study(path, sets, replace(config, epochs=2)))
+
+
+def runs_of(**correct) -> list[StudyRun]:
+    return [
+        StudyRun(way, seed, 0.9, count, 1000, 60.0 + seed, (0.9,))
+        for way, counts in correct.items()
+        for seed, count in enumerate(counts)
+    ]
+
+
+def test_the_summary_by_hand():
+    plain, cutout = summarize(runs_of(plain=[900, 910, 920], cutout=[903, 916, 929]))
+    assert (plain.mean, plain.spread, plain.seconds) == pytest.approx((0.91, 0.01, 61))
+    assert (plain.difference, plain.seeds) == (0, 3)
+    assert (cutout.difference, cutout.difference_spread) == pytest.approx((0.006, 0.003))
+    assert cutout.margin == pytest.approx(4.303 * 0.003 / 3**0.5)
+
+
+def test_only_seeds_that_every_way_has_are_counted():
+    found = summarize(runs_of(plain=[900, 910], gridmask=[890]))
+    assert [(row.way, row.seeds, row.mean) for row in found] == [
+        ("plain", 1, 0.9), ("gridmask", 1, 0.89),
+    ]  # fmt: skip
+
+
+def test_the_conclusion_says_no_more_than_the_numbers():
+    text = conclusion(summarize(runs_of(plain=[900, 910, 920], cutout=[920, 931, 939])))
+    assert "with Cutout is better than without, by 2.00" in text
+    text = conclusion(summarize(runs_of(plain=[900, 910, 920], gridmask=[905, 900, 930])))
+    assert "with GridMask cannot be told from without (+0.17 points)" in text
+    text = conclusion(summarize(runs_of(plain=[900], gridmask=[800])))
+    assert "cannot be told" in text
+
+
+def test_the_command_runs_a_study(tmp_path, monkeypatch):
+    def trained(way, seed, sets, config, resume):
+        return StudyRun(way, seed, 0.9, 900 + seed, 1000, 60.0, (0.9,))
+
+    monkeypatch.setattr(augmentation_study, "_trained", trained)
+    out = tmp_path / "study.json"
+    found = CliRunner().invoke(app, ["study", str(out), "--seeds", "0,2", "--source", "sample"])
+    assert found.exit_code == 0, found.output
+    assert "gridmask: 90.10%, spread 0.14 points, 1.0 min a run" in found.output
+    assert "--seeds 0,2 --source sample" in load_study(out)[1]["command"]
