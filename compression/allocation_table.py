@@ -5,7 +5,7 @@ codebook, where h is the entropy of a coin of bias s and H that of the kept weig
 packed file stores them. Cost: the measured divergence at that sparsity, and that at those bits
 times how much less squared error the codebook has among the kept weights alone: noise of rounding
 and of pruning are apart, so that their divergences add. H and the errors are taken by k-means on a
-few thousand quantiles of the layer's weights.
+some thousand quantiles of the layer's weights.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from compression.inputs import InputError
 from compression.kmeans import kmeans_1d, squared_error
 from compression.resnet9 import prunable_layers
 
-_QUANTILES = 2048
+_QUANTILES = 8192
 _FINEST = 1e-7  # nats; a divergence below it is rounding
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from compression.packing import pack
 from compression.pruning import prune
 from compression.quantization import quantize
 
-_ROUNDS = 6
+_ROUNDS = 12
 _USED = 0.99  # of the budget: near enough
 
 
@@ -30,6 +30,7 @@ def fit(
     budget = aim = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     best: tuple[Allocation, int] | None = None
     tried: Allocation | None = None
+    size = 0
     for _ in range(_ROUNDS):
         try:
             found = make(aim)
@@ -37,8 +38,11 @@ def fit(
             if best is None:
                 raise
             break
-        if found == tried:
-            break
+        if found == tried:  # the aim moved too little for another one
+            if size <= budget:
+                break
+            aim *= _USED
+            continue
         tried, size = found, packed_bytes(model, found)
         if size <= budget and (best is None or size > best[1]):
             best = found, size

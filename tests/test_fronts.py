@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from compression import fronts
 from compression.__main__ import app
 from compression.allocation import allocate
 from compression.allocation_records import load_settings
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit
+from compression.cli import front
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.front_records import (
@@ -62,11 +64,11 @@ def test_every_way_meets_every_size_and_ours_the_random_ones(points, dense, sett
     dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
     low, high = round(SMALLEST * dense_bytes), round(LARGEST * dense_bytes)
     assert {point.goal_bytes for point in sized} == {low}
-    front = Front(dense, settings, {}, FrontConfig())
-    assert front.dense_bytes == dense_bytes
-    assert [front.goals(12)[0], front.goals(12)[-1], len(front.goals(12))] == [low, high, 12]
-    assert len(set(front.random_goals())) == 20
-    assert low < min(front.random_goals()) and max(front.random_goals()) < high
+    whole = Front(dense, settings, {}, FrontConfig())
+    assert whole.dense_bytes == dense_bytes
+    assert [whole.goals(12)[0], whole.goals(12)[-1], len(whole.goals(12))] == [low, high, 12]
+    assert len(set(whole.random_goals())) == 20
+    assert low < min(whole.random_goals()) and max(whole.random_goals()) < high
     (drawn,) = (point for point in points if point.goal == "random")
     assert drawn.way == OURS and low < drawn.goal_bytes < high
     for point in points:
@@ -123,11 +125,13 @@ def test_a_front_comes_back_from_its_file(points, tmp_path):
         load_front(path)
 
 
-def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(Front, "_measured", lambda self, found: (found.size_bytes, 7))
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    monkeypatch.setattr(front, "measured_settings", lambda *asked: settings)
     out = tmp_path / "front.json"
     asked = ["front", "resnet9-s/baseline", str(out), "--sizes", "1", "--randoms", "1"]
-    asked += ["--settings", str(tmp_path / "settings.json"), "--images", "50", "--source", "sample"]
+    asked += ["--source", "sample"]
     first = CliRunner().invoke(app, [*asked, "--json"])
     assert first.exit_code == 0, first.output
     found, about = load_front(out)
