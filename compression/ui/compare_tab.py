@@ -57,7 +57,18 @@ def variants_of(explorer: Explorer, session: Session) -> list["Variant"]:
     return found
 
 
-def compare(explorer: Explorer, session: Session) -> tuple[Any, ...]:
+def compare(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
+    """A status line while shipped models are measured for the first time, then all of the tab."""
+    waiting = [key for key in all_keys(explorer, session) if not explorer.is_measured(key)]
+    for k, key in enumerate(waiting):
+        name = key.partition(":")[2]
+        text = f"Measuring {name} on the test images, {k + 1} of {len(waiting)} ..."
+        yield html.status(text, k / len(waiting)), *[gr.skip()] * 6
+        explorer.variant(key)
+    yield "" if waiting else gr.skip(), *comparison(explorer, session)
+
+
+def comparison(explorer: Explorer, session: Session) -> tuple[Any, ...]:
     """Table, both figures, the images on which variants disagree, and the two files."""
     variants = variants_of(explorer, session)
     return (
@@ -129,7 +140,7 @@ def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
         f"Measured on this server: {first.threads} threads, median of {first.repeats} rounds, "
         "variants in turn. Zeros and shared values do not make dense arithmetic faster."
     )
-    yield session, html.status(text), *compare(explorer, session)
+    yield session, html.status(text), *comparison(explorer, session)
 
 
 def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
@@ -154,9 +165,10 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
     outputs = [table, sizes, classes, differing, csv_file, json_file]
     options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": status}
     refresh = bound(compare, explorer)
-    tab.select(refresh, session, outputs, api_name="compare", concurrency_limit=2, **options)
+    shown = [status, *outputs]
+    tab.select(refresh, session, shown, api_name="compare", concurrency_limit=2, **options)
     session.change(
-        refresh, session, outputs, api_visibility="private", concurrency_limit=2,
+        refresh, session, shown, api_visibility="private", concurrency_limit=2,
         trigger_mode="always_last", **options,
     )  # fmt: skip
     run = time.click(

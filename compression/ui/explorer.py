@@ -88,6 +88,10 @@ class Explorer:
                 )
             return self._shipped[key]
 
+    def is_measured(self, key: str) -> bool:
+        """Whether `variant` answers at once."""
+        return key in self._made or key in self._shipped
+
     def _own_name(self, key: str) -> str:
         """The name in the key of a shipped or starting model; InputError for any other key."""
         source, _, name = key.partition(":")

@@ -17,29 +17,34 @@ if TYPE_CHECKING:
 
 def size_ladder(info: "PackedInfo") -> go.Figure:
     """What the same model takes by each way of storing it, one bar a way, on a logarithmic axis."""
-    figure = base_figure("KiB (logarithmic)", "", height=60 + 34 * len(info.ladder))
+    figure = base_figure("KiB (logarithmic)", "", height=70 + 46 * len(info.ladder))
     for rung in info.ladder:
         ours = rung.name == "On disk"
         figure.add_bar(
             x=[rung.size_bytes / 1024],
             y=[rung.name],
             orientation="h",
+            width=0.36,
             marker={"color": PALETTE[0] if ours else PALETTE[8], "opacity": 1 if ours else 0.55},
-            text=f" {size(rung.size_bytes)}, {info.dense_bytes / rung.size_bytes:.1f} x",
-            textposition="outside",
-            cliponaxis=False,
             customdata=[[rung.size_bytes, rung.explanation]],
             hovertemplate="%{y}: %{customdata[0]:,} bytes<br>%{customdata[1]}<extra></extra>",
             showlegend=False,
         )
+        # Over its bar rather than beside it, where a phone has no room for it.
+        text = f"{rung.name}: {size(rung.size_bytes)}, {info.dense_bytes / rung.size_bytes:.1f} x"
+        figure.add_annotation(
+            x=0, xref="paper", xanchor="left", y=rung.name, yshift=17, showarrow=False,
+            text=f"<b>{text}</b>" if ours else text, font={"size": 12},
+        )  # fmt: skip
     smallest = min(rung.size_bytes for rung in info.ladder) / 1024
     largest = max(rung.size_bytes for rung in info.ladder) / 1024
     ticks = [10**power for power in range(6)]
     figure.update_xaxes(
-        type="log", range=[log10(0.6 * smallest), log10(4 * largest)], tickvals=ticks,
+        type="log", range=[log10(0.6 * smallest), log10(1.1 * largest)], tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
     )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", gridcolor="rgba(0,0,0,0)")
+    count = len(info.ladder)
+    figure.update_yaxes(range=[count - 0.6, -0.9], showticklabels=False, gridcolor="rgba(0,0,0,0)")
     figure.update_layout(bargap=0.3)
     return figure
 
