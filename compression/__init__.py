@@ -53,6 +53,7 @@ _EXPORTS = {
     "kmeans_1d": "quantization",
     "quantize": "quantization",
     "with_tied_model": "quantization",
+    "quantize_compensated": "compensation",
     "recalibrate_batch_norm": "recalibration",
     "Variant": "report",
     "make_variant": "report",

@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from compression.data import normalize
 from compression.evaluation import check_labelled
-from compression.inference import device_of, norm_scale, resolved_precision
+from compression.inference import device_of, resolved_precision
 from compression.inputs import InputError, real, whole
 from compression.kmeans import kmeans_1d
 from compression.masks import magnitude_mask
-from compression.resnet9 import ConvBlock, ResNet9, prunable_layers
-from compression.scan_steps import Network, State, Step, steps_of
+from compression.resnet9 import ResNet9, prunable_layers
+from compression.scan_steps import Network, State, Step, folded_scales, steps_of
 
 DEFAULT_SPARSITIES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DEFAULT_BITS = (2, 3, 4, 5, 6, 8)
@@ -89,7 +89,7 @@ class _Scan:
     def __init__(self, model: ResNet9, images: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
         self._steps = steps_of(model)
         self._network = Network(self._steps, dtype)
-        self._scales = _scales(model)
+        self._scales = folded_scales(model)
         self._labels = labels.cpu()
         device = device_of(model)
         self._states = [
@@ -154,14 +154,3 @@ def _statistics(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     mean = sum((part.float().sum((0, 2, 3)) for part in parts), torch.zeros(())) / count
     squares = [(part.float() - mean[:, None, None]).square().sum((0, 2, 3)) for part in parts]
     return mean, (sum(squares, torch.zeros(())) / count).sqrt()
-
-
-def _scales(model: ResNet9) -> dict[str, Tensor]:
-    """Layer -> what batch norm multiplies its channels by, (out, 1, 1, 1); 1 for linear layers."""
-    found: dict[str, Tensor] = {}
-    for name, module in prunable_layers(model).items():
-        block = model.get_submodule(name)
-        found[name] = torch.ones(())
-        if isinstance(block, ConvBlock):
-            found[name] = norm_scale(block.norm).float().view(-1, *[1] * (module.weight.dim() - 1))
-    return found

@@ -28,6 +28,7 @@ __all__ = [
     "quantize",
     "quantized_layer_of",
     "with_codebooks",
+    "with_layers",
     "with_tied_model",
 ]
 
@@ -126,6 +127,12 @@ def with_codebooks(
         layer = layers[choice("layer", name, layers)]
         layers[name] = _renumbered(layer, _checked_codebook(layer, codebook))
     return QuantizedModel(_with_weights(model or quantized.model, layers), layers, quantized.masks)
+
+
+def with_layers(quantized: QuantizedModel, layers: Mapping[str, QuantizedLayer]) -> QuantizedModel:
+    """The model with these layers in place of its own of the same names."""
+    merged = {name: layers.get(name, layer) for name, layer in quantized.layers.items()}
+    return QuantizedModel(_with_weights(quantized.model, merged), merged, quantized.masks)
 
 
 def with_tied_model(quantized: QuantizedModel, model: nn.Module) -> QuantizedModel:

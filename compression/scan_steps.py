@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from compression.inference import fold_batch_norm
+from compression.inference import fold_batch_norm, norm_scale
 from compression.resnet9 import ConvBlock, Residual, ResNet9, prunable_layers
 
 
@@ -52,8 +52,14 @@ class Step:
     def run(self, state: State, weight: Tensor, bias: Tensor) -> State:
         """The state behind this layer, computed with `weight` and `bias` in place of its own."""
         if weight.dim() == 2:
-            return State(self._linear(state.x, weight, bias))
+            return State(self._linear(self.inputs(state), weight, bias))
         return self.finish(functional.conv2d(state.x, weight, bias, padding=1), state)
+
+    def inputs(self, state: State) -> Tensor:
+        """What the weight is multiplied by: (n, C, H, W), or (n, F) for a linear layer."""
+        if self.weight.dim() == 2 and state.x.dim() == 4:
+            return functional.adaptive_max_pool2d(state.x, 1).flatten(1)
+        return state.x
 
     def finish(self, y: Tensor, state: State) -> State:
         """The state behind this layer from its convolution's output `y`, which is overwritten."""
@@ -66,8 +72,6 @@ class Step:
         return State(y, state.x if self.begins_residual else None)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if x.dim() == 4:
-            x = functional.adaptive_max_pool2d(x, 1).flatten(1)
         y = functional.linear(x.to(weight.dtype), weight, bias)
         return y.relu_() if self.relu else y
 
@@ -147,6 +151,17 @@ def steps_of(model: ResNet9) -> tuple[Step, ...]:
             steps.append(Step(name, layer.weight.detach(), layer.bias, relu=name == "hidden"))
     assert [step.name for step in steps] == list(prunable_layers(model))
     return tuple(steps)
+
+
+def folded_scales(model: nn.Module) -> dict[str, Tensor]:
+    """Layer -> what batch norm multiplies its channels by, (out, 1, 1, 1); 1 for linear layers."""
+    found: dict[str, Tensor] = {}
+    for name, module in prunable_layers(model).items():
+        block = model.get_submodule(name)
+        found[name] = torch.ones(())
+        if isinstance(block, ConvBlock):
+            found[name] = norm_scale(block.norm).float().view(-1, *[1] * (module.weight.dim() - 1))
+    return found
 
 
 def _step(name: str, block: ConvBlock, *, begins_residual=False, ends_residual=False) -> Step:

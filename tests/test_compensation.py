@@ -1,0 +1,128 @@
+"""Codes that make up for each other, against elimination one weight at a time written out."""
+
+import pytest
+import torch
+
+from compression.compensation import _DAMPING, compensated_layer, quantize_compensated
+from compression.data import load_cifar10, normalize
+from compression.inputs import InputError
+from compression.kmeans import kmeans_1d
+from compression.model import load_checkpoint, prunable_layers
+from compression.pruning import prune
+from compression.quantization import QuantizedLayer, quantize
+
+
+def layer_of(weight, bits, mask=None):
+    """A k-means layer of a weight, the zero code among its codes where a mask is given."""
+    if mask is None:
+        codebook, codes = kmeans_1d(weight.flatten(), 2**bits)
+        return QuantizedLayer("x", bits, codebook, codes.view(weight.shape).to(torch.uint8), None)
+    codebook, _ = kmeans_1d(weight[mask], 2**bits - 1)
+    codebook = torch.cat([codebook, torch.zeros(1)]).sort().values
+    zero = int((codebook == 0).nonzero())
+    return QuantizedLayer("x", bits, codebook, torch.zeros(weight.shape, dtype=torch.uint8), zero)
+
+
+def eliminated(layer, weight, moments, mask):
+    """The oracle: Optimal Brain Surgeon's update with the inverse taken anew for each weight."""
+    order = moments.diagonal().argsort(descending=True, stable=True).tolist()
+    damped = moments.double() + _DAMPING * moments.diagonal().double().mean() * torch.eye(
+        len(moments), dtype=torch.float64
+    )
+    out = torch.empty_like(weight)
+    for row in range(len(weight)):
+        w = weight[row].double().clone()
+        for k, j in enumerate(order):
+            left = order[k:]
+            inverse = torch.linalg.inv(damped[left][:, left])
+            codes = torch.arange(len(layer.codebook))
+            if layer.zero_code is not None:
+                codes = codes[codes != layer.zero_code]
+            code = codes[(layer.codebook[codes].double() - w[j]).abs().argmin()]
+            if mask is not None and not mask[row, j]:
+                code = torch.tensor(layer.zero_code)
+            value = layer.codebook[code].double()
+            w[left] = w[left] - (w[j] - value) / inverse[0, 0] * inverse[0]
+            w[j] = value
+        out[row] = w.float()
+    return out
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_codes_are_those_of_elimination_written_out(pruned):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(5, 70, generator=generator)  # more inputs than a block
+    mask = (torch.rand(5, 70, generator=generator) < 0.6) if pruned else None
+    weight = weight * mask if pruned else weight
+    x = torch.randn(200, 70, generator=generator) @ torch.randn(70, 70, generator=generator)
+    moments = x.T @ x / len(x)
+    layer = layer_of(weight, 3, mask)
+    found = compensated_layer(layer, weight, moments, mask)
+    assert torch.equal(found.weight(), eliminated(layer, weight, moments, mask))
+    assert torch.equal(found.codebook, layer.codebook)
+    if pruned:
+        assert torch.equal(found.weight() != 0, mask)
+
+
+def test_inputs_that_have_nothing_in_common_leave_the_nearest_codes():
+    weight = torch.randn(4, 9, generator=torch.Generator().manual_seed(1))
+    layer = layer_of(weight, 2)
+    found = compensated_layer(layer, weight, torch.diag(torch.arange(9.0)))
+    assert torch.equal(found.indices, layer.indices)
+
+
+def test_all_pruned_stays_all_zero():
+    weight, mask = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)
+    layer = QuantizedLayer("x", 2, torch.zeros(1), torch.zeros(2, 3, dtype=torch.uint8), 0)
+    found = compensated_layer(layer, weight, torch.eye(3), mask)
+    assert torch.equal(found.weight(), weight)
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_cifar10("train", "sample").images[:128]
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return normalize(load_cifar10("validation", "sample").images[:200])
+
+
+def test_a_network_answers_more_as_it_did(baseline, images, held_out):
+    before = {name: m.weight.clone() for name, m in prunable_layers(baseline).items()}
+    plain, found = quantize(baseline, 3), quantize_compensated(baseline, 3, images)
+    for name, layer in found.layers.items():
+        assert torch.equal(layer.codebook, plain.layers[name].codebook)
+        weight = prunable_layers(found.model)[name].weight
+        assert torch.equal(weight, layer.weight())
+    with torch.no_grad():
+        dense = baseline(held_out)
+        apart = [(q.model(held_out) - dense).square().mean().item() for q in (plain, found)]
+    assert apart[1] < 0.3 * apart[0]
+    assert all(torch.equal(m.weight, before[n]) for n, m in prunable_layers(baseline).items())
+    again = quantize_compensated(baseline, 3, images)
+    assert all(torch.equal(a.indices, again.layers[n].indices) for n, a in found.layers.items())
+
+
+def test_zeros_stay_and_other_layers_stay_float(baseline, images):
+    cut = prune(baseline, {"conv3": 0.7})
+    bits = {"conv3": 3, "linear": 4}
+    found = quantize_compensated(cut.model, bits, images, cut.masks)
+    assert set(found.layers) == set(bits)
+    layers, before = prunable_layers(found.model), prunable_layers(cut.model)
+    assert torch.equal(layers["conv3"].weight != 0, cut.masks["conv3"])
+    assert torch.equal(layers["conv4"].weight, before["conv4"].weight)
+
+
+def test_what_cannot_be_is_refused(baseline, images):
+    with pytest.raises(InputError, match="model must be a ResNet9, got Linear"):
+        quantize_compensated(torch.nn.Linear(3, 2), 4, images)
+    with pytest.raises(InputError, match="images must hold at least one image"):
+        quantize_compensated(baseline, 4, images[:0])
+    with pytest.raises(InputError, match="bits must be a whole number from 1 to 8, got 9"):
+        quantize_compensated(baseline, 9, images)
