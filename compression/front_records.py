@@ -13,6 +13,7 @@ from typing import Any
 from compression.inputs import InputError, shown
 
 OURS = "measured damage"
+COMPENSATED = "measured damage, rounding compensated"
 RIVALS = ("one sparsity for all", "one threshold for all", "random")
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from torch import nn
 
 from compression.centroids import CentroidConfig, train_centroids
+from compression.compensation import quantize_compensated
 from compression.data import SPLITS, ImageSet, load_cifar10
 from compression.hardware import machine_record
 from compression.inputs import InputError
@@ -187,7 +188,8 @@ class Reproduction:
     def _quantized(
         self, name: str, steps: list[str], model: nn.Module, masks: dict[str, Any]
     ) -> None:
-        """At each bit width: as quantized, recalibrated, and from there with trained centroids."""
+        """At each bit width: as quantized, recalibrated, with rounding errors that make up for each
+        other, and from there with trained centroids."""
         for bits in self.config.bits:
             plain = quantize(model, bits, masks)
             done = [*steps, f"k-means quantized to {bits} bits"]
@@ -195,10 +197,20 @@ class Reproduction:
             again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
             done = [*done, "batch norm recalibrated"]
             self.row(f"{name}, {bits} bits, recalibrated", done, lambda q=again: _parts(q))
+            if count := self.config.compensation_images:
+                again = self._compensated(model, bits, masks)
+                text = f"rounding errors made up for on {count} images"
+                done = [*done[:-1], text, "batch norm recalibrated"]
+                self.row(f"{name}, {bits} bits, compensated", done, lambda q=again: _parts(q))
             if epochs := self.config.centroid_epochs:
                 label = f"{name}, {bits} bits, trained"
                 done = [*done, f"centroids trained {epochs} epochs, best on validation"]
                 self.row(label, done, lambda q=again, n=label: _parts(self._trained(n, q)))
+
+    def _compensated(self, model: nn.Module, bits: int, masks: dict[str, Any]) -> QuantizedModel:
+        images = self.sets["train"].images[: self.config.compensation_images]
+        found = quantize_compensated(model, bits, images, masks)
+        return dataclasses.replace(found, model=self._recalibrated(found.model))
 
     def _trained(self, name: str, quantized: QuantizedModel) -> QuantizedModel:
         config = dataclasses.replace(

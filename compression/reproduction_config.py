@@ -16,7 +16,8 @@ class ReproductionConfig:
 
     models: name -> the cycles of training by recipe, or one shipped checkpoint;
     compress: which of them goes through the rest. *_images: the first so many of their split.
-    max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out.
+    max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out, and
+    so do no images for compensation.
     """
 
     models: dict[str, list[str]] = field(
@@ -36,6 +37,7 @@ class ReproductionConfig:
     levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     max_drop: float = 1.0
     recalibration_images: int = 5_000
+    compensation_images: int = 512
     fine_tune_epochs: int = 5
     bits: tuple[int, ...] = (8, 4, 2)
     centroid_epochs: int = 2
@@ -55,6 +57,7 @@ class ReproductionConfig:
         whole("seed", self.seed, 0, 2**31 - 1)
         for name in ("train_images", "recalibration_images", "scan_images"):
             whole(name, getattr(self, name), 2, 45_000)
+        whole("compensation_images", self.compensation_images, 0, 45_000)
         whole("validation_images", self.validation_images, 1, 5_000)
         whole("test_images", self.test_images, 1, 10_000)
         for name, fits in (("levels", lambda x: real("level", x, 0, 1)), ("bits", _width)):

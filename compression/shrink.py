@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from compression.allocation import Allocation, allocate
 from compression.allocation_scan import SettingPoint
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit
 from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
+from compression.compensation import quantize_compensated
 from compression.data import ImageSet
+from compression.inference import predict_logits
 from compression.inputs import real, whole
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
@@ -41,6 +45,7 @@ class ShrinkConfig:
     tune_lr: float = 0.05
     centroid_epochs: int = 3
     centroid_lr: float = 0.4
+    compensation_images: int = 512
     recalibration_images: int = 5000
     seed: int = 0
 
@@ -48,6 +53,7 @@ class ShrinkConfig:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
         whole("tune_epochs", self.tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
+        whole("compensation_images", self.compensation_images, 0, 50_000, "images")
         whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
         self.tuning()
         self.centroids()
@@ -55,7 +61,9 @@ class ShrinkConfig:
     def tuning(self) -> TrainConfig:
         """The recipe of the pruned network."""
         epochs = max(1, self.tune_epochs)
-        return dataclasses.replace(FINE_TUNE, epochs=epochs, sgd_lr=self.tune_lr, seed=self.seed)
+        return dataclasses.replace(
+            FINE_TUNE, epochs=epochs, batch_size=256, sgd_lr=self.tune_lr, seed=self.seed
+        )
 
     def centroids(self) -> CentroidConfig:
         """The recipe of the centroids."""
@@ -87,21 +95,49 @@ def shrink(
     cut = prune(dense, found.sparsities)
     steps = [f"pruned to {cut.sparsity:.1%} zeros by measured damage"]
     model = cut.model
+    assert isinstance(model, ResNet9)
     if config.tune_epochs:
         model = _tuned(teacher, cut.model, cut.masks, sets, config, folder, notify)
         steps.append(f"{config.tune_epochs} epochs of distillation")
-    quantized = quantize(model, found.bits, cut.masks)
     steps.append(f"k-means quantized to {_widths(found)}")
-    images = sets["train"].images[: config.recalibration_images]
-    model = recalibrate_batch_norm(quantized.model, images)
+    quantized, compensated = _rounded(model, found, cut.masks, sets, config)
+    if compensated:
+        steps.append(f"rounding errors made up for on {config.compensation_images} images")
     steps.append("batch norm recalibrated")
-    quantized = dataclasses.replace(quantized, model=model)
     if config.centroid_epochs:
         quantized = _trained(teacher, quantized, sets, config, notify)
         steps.append(
             f"{config.centroid_epochs} epochs of centroid distillation, best on validation"
         )
     return StoredModel(name, tuple(steps), quantized)
+
+
+def _rounded(
+    model: ResNet9,
+    found: Allocation,
+    masks: dict[str, Tensor],
+    sets: dict[str, ImageSet],
+    config: ShrinkConfig,
+) -> tuple[QuantizedModel, bool]:
+    """Quantized to the nearest values or with errors that make up for each other, whichever is the
+    better on the validation images, batch norm recalibrated; and whether it is the latter."""
+    images, validation = sets["train"].images, sets["validation"]
+    tried = [quantize(model, found.bits, masks)]
+    if config.compensation_images:
+        few = images[: config.compensation_images]
+        tried.append(quantize_compensated(model, found.bits, few, masks))
+    tried = [
+        dataclasses.replace(
+            each, model=recalibrate_batch_norm(each.model, images[: config.recalibration_images])
+        )
+        for each in tried
+    ]
+    right = [
+        int((predict_logits(each.model, validation.images).argmax(1) == validation.labels).sum())
+        for each in tried
+    ]
+    best = right.index(max(right))
+    return tried[best], best == 1
 
 
 def _widths(found: Allocation) -> str:

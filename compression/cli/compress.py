@@ -16,6 +16,7 @@ from compression.cli.common import (
     progress_bar,
     show,
 )
+from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.inputs import InputError, real, whole
 from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
@@ -99,6 +100,9 @@ def quantize_command(
     layer: Annotated[
         list[str] | None, typer.Option(help="LAYER=BITS, for one layer; may be repeated.")
     ] = None,
+    compensate: Annotated[
+        int, typer.Option(help="Training images by which rounding errors make up for each other.")
+    ] = 0,
     recalibrate: Annotated[
         bool, typer.Option(help="Re-estimate batch norm on training images.")
     ] = False,
@@ -119,11 +123,17 @@ def quantize_command(
         for name, module in layers.items()
         if bool((module.weight == 0).any())
     }
-    quantized = quantize(before.model, widths, masks)
+    train_set = load_cifar10("train", source, data)
+    if whole("compensate", compensate, 0, len(train_set), "images"):
+        images = train_set.images[:compensate]
+        quantized = quantize_compensated(before.model, widths, images, masks)
+    else:
+        quantized = quantize(before.model, widths, masks)
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
     label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
     steps = [*before.metadata.get("steps", ["as trained"]), f"k-means quantized to {label}"]
-    train_set = load_cifar10("train", source, data)
+    if compensate:
+        steps.append(f"rounding errors made up for on {compensate} training images")
     if recalibrate:
         model = recalibrate_batch_norm(quantized.model, train_set.images)
         quantized = dataclasses.replace(quantized, model=model)

@@ -19,6 +19,8 @@ NO_CURVE = gr.update(value=None, visible=False)
 HEADERS = ["Layer", "Bits"]
 BITS = (8, 4, 2)
 SOURCES = ("dense model", "pruned model")
+ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
+COMPENSATION_IMAGES = 512
 TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
 
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -56,18 +58,27 @@ def _width(layer: str, cell: object) -> int:
 
 
 def quantize_layers(
-    explorer: Explorer, session: Session, source: str, bits: int, rows: object
+    explorer: Explorer, session: Session, source: str, bits: int, rows: object, rounding: str
 ) -> Iterator[Answer]:
     """Quantize and measure; yields session, status, cards, curve, and the training button."""
     before = source_variant(explorer, session, source)
     widths = read_bits(bits, rows)
+    compensated = choice("rounding", rounding, ROUNDINGS) == ROUNDINGS[1]
     text = "Finding each layer's best codebook and measuring on the test images ..."
+    if compensated:
+        text = f"Rounding layer after layer, by what {COMPENSATION_IMAGES} training images show ..."
     yield gr.skip(), html.status(text, 0.3), gr.skip(), NO_CURVE, gr.skip()
-    quantized = compression.quantize(before.model, widths, before.masks)
     label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
+    steps = (*before.steps, f"k-means quantized to {label}")
+    if compensated:
+        images = explorer.images("train", session.source).images[:COMPENSATION_IMAGES]
+        quantized = compression.quantize_compensated(before.model, widths, images, before.masks)
+        steps = (*steps, f"rounding errors made up for on {len(images)} training images")
+    else:
+        quantized = compression.quantize(before.model, widths, before.masks)
     variant = compression.make_variant(
-        f"{before.name} · {label}",
-        (*before.steps, f"k-means quantized to {label}"),
+        f"{before.name} · {label}" + (" · compensated" if compensated else ""),
+        steps,
         quantized.model,
         explorer.images("test", session.source),
         masks=quantized.masks,
@@ -77,7 +88,9 @@ def quantize_layers(
     drop = before.evaluation.accuracy - variant.evaluation.accuracy
     text = f"Quantized: {html.points(-drop)} against {before.name}. "
     text += (
-        "That is more than 0.5 points lost: train the centroids to win it back."
+        "That is more than 0.5 points lost: "
+        + ("" if compensated else "let errors make up for each other, recalibrate, or ")
+        + "train the centroids to win it back."
         if drop > TRAINING_DROP
         else "Less than 0.5 points lost, so there is no need to train the centroids."
     )

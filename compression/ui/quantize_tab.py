@@ -54,6 +54,12 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
                     elem_id="quantize-table",
                     buttons=[],
                 )
+            rounding = gr.Radio(
+                list(steps.ROUNDINGS), value=steps.ROUNDINGS[0], label="Rounding of the weights",
+                info="To the nearest value, as in Deep Compression; or weight after weight, those "
+                "to come taking up what is lost, as training images show it: some seconds, far "
+                "better at few bits.",
+            )  # fmt: skip
             press = gr.Button("Quantize", variant="primary")
             recover = gr.Button("Recalibrate batch norm")
             epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
@@ -83,8 +89,8 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
     runs: list[Any] = [
         press.click(
-            bound(steps.quantize_layers, explorer), [session, source, bits, overrides], outputs,
-            api_name="quantize", **work,
+            bound(steps.quantize_layers, explorer), [session, source, bits, overrides, rounding],
+            outputs, api_name="quantize", **work,
         ),
         recover.click(
             bound(steps.recalibrate, explorer), session, outputs,
