@@ -56,7 +56,8 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets" / "reproduce"
 TINY = {
     "models": {"gridmask": ["resnet9-s/gridmask"]},
     "source": "sample", "train_images": 512, "validation_images": 30, "test_images": 50,
-    "scan_images": 30, "levels": [0.3, 0.6], "recalibration_images": 50, "fine_tune_epochs": 1,
+    "scan_images": 30, "levels": [0.3, 0.6], "recalibration_images": 50, "compensation_images": 50,
+    "fine_tune_epochs": 1,
     "bits": [8, 2], "centroid_epochs": 1,
 }  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
         "gridmask, dense", "gridmask, pruned", "gridmask, pruned, recalibrated",
         "gridmask, pruned, fine-tuned",
     ]  # fmt: skip
-    assert "gridmask, pruned, 2 bits, trained" in names and len(names) == 16
+    assert "gridmask, pruned, 2 bits, trained" in names and len(names) == 20
     for row in rows:
         assert (tmp_path / "run" / row["file"]).stat().st_size == row["packed_bytes"]
         assert row["test_images"] == 50

@@ -12,7 +12,8 @@ from compression.ui.recorded import front_file, shrink_records
 LEAD = (
     "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
     "and bits are spread over the layers by measured damage, or in the usual ways: one sparsity "
-    "for all layers, one threshold of magnitude for all weights, at random. Stars were trained on."
+    "for all layers, one threshold of magnitude for all weights, at random. Compensated: rounding "
+    "errors make up for each other. Stars were trained on."
 )
 
 
