@@ -1,0 +1,34 @@
+"""The recorded front on the page: what it says of our way and of its predictions."""
+
+from compression.front_records import COMPENSATED, OURS, RIVALS, FrontPoint
+from compression.ui import size_plots
+from compression.ui.front_section import remark
+
+
+def point(way, goal_bytes, correct, *, goal="size", drop=0.0):
+    return FrontPoint(way, goal, goal_bytes, goal_bytes, drop, goal_bytes, correct, 1000)
+
+
+POINTS = [
+    point(OURS, 100_000, 800, drop=0.1), point(RIVALS[0], 100_000, 700),
+    point(COMPENSATED, 100_000, 900), point(OURS, 200_000, 850, drop=0.05),
+    point(RIVALS[2], 200_000, 851), point(OURS, 150_000, 820, goal="random", drop=0.07),
+]  # fmt: skip
+
+
+def test_the_remark_counts_the_sizes_that_ours_wins():
+    text = remark(POINTS, dense_correct=900)
+    assert "on or above all of the usual ways at 1 of 2 sizes" in text
+    assert (
+        "Over 3 goals the predicted drop was off by 0.33 points on average (at most 1.00)" in text
+    )
+
+
+def test_the_figure_has_a_line_a_way_and_stars():
+    figure = size_plots.front(POINTS, 0.9, 6_000_000, {"packed/x": (120_000, 0.899)})
+    names = [trace.name for trace in figure.data]
+    assert names == [OURS, RIVALS[0], COMPENSATED, RIVALS[2], "trained on, shipped here"]
+    ours = figure.data[0]
+    assert list(ours.x) == [size / 1024 for size in (100_000, 150_000, 200_000)]
+    assert list(ours.y) == [80, 82, 85]
+    assert figure.layout.yaxis.range[0] < 80 < 90 < figure.layout.yaxis.range[1]
