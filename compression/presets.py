@@ -32,7 +32,8 @@ PRESETS = {
     "resnet9-t2g3": Preset(width=64, extra_stage=True, conv_bias=True, hidden=256),
 }
 DEFAULT_PRESET = "resnet9-s"
-SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask")  # names of the checkpoints in assets/
+# Names of the checkpoints in assets/, the one to start from first.
+SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask")
 
 
 def layer_names(preset: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from compression import checkpoint
 from compression.checkpoint import MAX_HEADER_BYTES, load_checkpoint, save_checkpoint, save_shards
 from compression.inputs import InputError
 from compression.model import build_model
+from compression.presets import SHIPPED
 
 METADATA = {"recipe": "baseline", "curves": [{"epoch": 1, "accuracy": 0.25}], "note": "é\n"}
 
@@ -115,7 +116,7 @@ def test_the_users_home_is_known(monkeypatch, tmp_path, whole):
 )
 def test_an_unknown_name_lists_the_shipped_ones(name):
     text = refusal(name)
-    assert text.startswith("checkpoint must be one of resnet9-s/baseline, resnet9-s/gridmask, or ")
+    assert text.startswith(f"checkpoint must be one of {', '.join(SHIPPED)}, or ")
 
 
 @pytest.mark.parametrize("name", [None, "", 5, b"resnet9-s/baseline", ["resnet9-s/baseline"]])

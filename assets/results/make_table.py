@@ -11,16 +11,19 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from compression.front_records import COMPENSATED, OURS, RIVALS, load_front  # noqa: E402
 from compression.presets import SHIPPED  # noqa: E402
 from compression.reproduction import markdown  # noqa: E402
-from compression.ui.recorded import read_metadata  # noqa: E402
+from compression.ui.front_section import remark  # noqa: E402
+from compression.ui.recorded import read_metadata, shrink_records  # noqa: E402
 
+WAYS = (COMPENSATED, OURS, *RIVALS)
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 def table() -> str:
     """The recorded results as Markdown."""
-    parts = ["## Results", "", *_checkpoints()]
+    parts = ["## Results", "", *_checkpoints(), *_packed(), *_fronts()]
     for path in sorted(HERE.glob("reproduce-*.json")):
         parts += ["", markdown(json.loads(path.read_text())).strip()]
     return "\n".join(parts)
@@ -41,6 +44,46 @@ def _checkpoints() -> list[str]:
         )
     commands = ", ".join(f"`{read_metadata(name)['command']}`" for name in SHIPPED)
     return [*lines, "", f"Last commands: {commands}, on the full CIFAR-10; the files name all."]
+
+
+def _packed() -> list[str]:
+    records = shrink_records()
+    if not records:
+        return []
+    lines = [
+        "",
+        "| Packed file | From | On disk | Smaller | Test accuracy | Lost |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, record in records.items():
+        result = record["result"]
+        lost = 100 * (result["dense_accuracy"] - result["accuracy"])
+        lines.append(
+            f"| `{name}` | `{record['start']}` | {result['packed_bytes'] / 1024:,.1f} KiB | "
+            f"{result['packed_times_smaller']:.1f} x | {result['accuracy']:.2%} | "
+            f"{lost:.2f} points |"
+        )
+    commands = ", ".join(f"`{record['command']}`" for record in records.values())
+    return [*lines, "", f"By {commands}."]
+
+
+def _fronts() -> list[str]:
+    lines = []
+    for path in sorted(HERE.glob("front-*.json")):
+        points, about = load_front(path)
+        lines += [
+            "",
+            f"By `{about['command']}`, with no weight trained, on {points[0].total:,} test images:",
+            "",
+            "| Goal | " + " | ".join(WAYS) + " |",
+            "| --- |" + " --- |" * len(WAYS),
+        ]
+        for goal in sorted({point.goal_bytes for point in points if point.goal == "size"}):
+            at = {p.way: p for p in points if p.goal == "size" and p.goal_bytes == goal}
+            cells = [f"{at[way].accuracy:.2%}" if way in at else "" for way in WAYS]
+            lines.append(f"| {goal / 1024:,.0f} KiB | " + " | ".join(cells) + " |")
+        lines += ["", remark(points, about["dense_correct"])]
+    return lines
 
 
 def with_table(readme: str) -> str:

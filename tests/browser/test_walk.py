@@ -14,6 +14,7 @@ from compression.evaluation import evaluate
 from compression.gridmask import grid_mask
 from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed
+from compression.presets import SHIPPED
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.sizes import measure_size
@@ -22,7 +23,7 @@ from compression.ui.html import size
 pytestmark = pytest.mark.browser
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-SHIPPED_ROWS = ["baseline", "gridmask"] + [
+SHIPPED_ROWS = [name.removeprefix("resnet9-s/") for name in SHIPPED] + [
     f"packed/{path.stem}" for path in sorted(ASSETS.glob("packed/*.safetensors"))
 ]
 
