@@ -83,6 +83,7 @@ class TrainConfig:
 
 BASELINE = TrainConfig()
 RESTART = replace(BASELINE, epochs=12, muon_lr=0.03, sgd_lr=0.01, warmup=0.1, seed=1)
+FINISH = replace(RESTART, epochs=8, muon_lr=0.02, sgd_lr=0.007, seed=2)
 
 RECIPES = {
     "baseline": BASELINE,
@@ -92,15 +93,9 @@ RECIPES = {
     # and with fewer masks: a network of this size still underfits with many.
     "baseline-restart": RESTART,
     "gridmask-restart": replace(RESTART, gridmask=GridMaskConfig(probability=0.25)),
-    # A third, lower cycle with few masks, for what the masks had kept it from learning.
-    "gridmask-finish": replace(
-        RESTART,
-        epochs=8,
-        muon_lr=0.02,
-        sgd_lr=0.007,
-        seed=2,
-        gridmask=GridMaskConfig(probability=0.1),
-    ),
+    # A third, lower cycle; with few masks, for what the masks had kept it from learning.
+    "baseline-finish": FINISH,
+    "gridmask-finish": replace(FINISH, gridmask=GridMaskConfig(probability=0.1)),
     # For the wider network: fewer masks, and small images while it learns the coarse of it.
     "gridmask-large": replace(
         BASELINE,
