@@ -12,7 +12,8 @@ from pathlib import Path
 from compression.data import ImageSet
 from compression.evaluation import evaluate
 from compression.hardware import machine_record
-from compression.inputs import InputError, whole
+from compression.inputs import InputError, choice, whole
+from compression.presets import PRESETS
 from compression.recipes import RECIPES, TrainConfig
 from compression.resnet9 import build_model
 from compression.study_records import WAYS, StudyRun, load_study
@@ -32,8 +33,13 @@ class StudyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
+        choice("preset", self.preset, PRESETS)
         whole("epochs", self.epochs, 1, 1000)
         whole("small_epochs", self.small_epochs, 0, self.epochs)
+        if not self.seeds:
+            raise InputError("seeds must name at least one seed, got none.")
+        seeds = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in self.seeds)
+        object.__setattr__(self, "seeds", seeds)
 
     def recipe(self, way: str, seed: int) -> TrainConfig:
         """The recipe of one run."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.data import ImageSet
-from compression.inference import predict_logits
+from compression.inference import count_correct
 from compression.inputs import InputError, choice, real
 from compression.model import prunable_layers
 from compression.quantization import QuantizedModel, with_tied_model
@@ -204,7 +204,8 @@ def train_centroids_by_step(
     )
     home = next(quantized.model.parameters()).device
     best, best_epoch = quantized, 0
-    best_accuracy = _accuracy(quantized.model, validation_set)
+    right = count_correct(quantized.model, validation_set.images, validation_set.labels)
+    best_accuracy = right / len(validation_set)
     for result in results:
         if isinstance(result, StepResult):
             yield result
@@ -218,11 +219,6 @@ def train_centroids_by_step(
             "best_model": best.model,
         }
         yield CentroidEpoch(**found, best=best)
-
-
-def _accuracy(model: nn.Module, images: ImageSet) -> float:
-    answers = predict_logits(model, images.images).argmax(1)
-    return int((answers == images.labels).sum()) / len(images)
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from compression.budget_fit import fit
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
 from compression.front_records import COMPENSATED, OURS, RIVALS, FrontPoint
-from compression.inference import predict_logits
+from compression.inference import count_correct
 from compression.inputs import InputError, whole
 from compression.packing import load_packed, save_packed
 from compression.pruning import prune
@@ -49,7 +49,7 @@ class FrontConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole("sizes", self.sizes, 0, 1000)
+        whole("sizes", self.sizes, 1, 1000)
         whole("randoms", self.randoms, 0, 1000)
         whole("compensation_images", self.compensation_images, 1, 50_000, "images")
         whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
@@ -80,14 +80,13 @@ class Front:
             for way, make in self._ways().items():
                 if goal == "random" and way != OURS:
                     continue
-                try:
-                    yield self._point(way, goal, size, make)
-                except InputError:  # out of this way's reach
-                    continue
+                point = self._known.get((way, goal, size)) or self._point(way, goal, size, make)
+                if point is not None:
+                    yield point
 
     def dense_correct(self) -> int:
         """Right answers of the dense model on the test images."""
-        return _correct(self._dense, self._sets["test"])
+        return count_correct(self._dense, self._sets["test"].images, self._sets["test"].labels)
 
     def goals(self, count: int) -> list[int]:
         """Sizes in bytes, evenly spaced on a logarithmic axis."""
@@ -117,10 +116,14 @@ class Front:
 
     def _point(
         self, way: str, goal: str, size: int, make: Callable[[float], Allocation]
-    ) -> FrontPoint:
-        if (way, goal, size) in self._known:
-            return self._known[way, goal, size]
-        found, _ = fit(self._dense, size, make)
+    ) -> FrontPoint | None:
+        """The point as measured; None for a usual way that does not reach so small a size."""
+        try:
+            found, _ = fit(self._dense, size, make)
+        except InputError:
+            if way in RIVALS:
+                return None
+            raise
         packed_bytes, correct = self._measured(found, compensated=way == COMPENSATED)
         return FrontPoint(
             way,
@@ -146,11 +149,8 @@ class Front:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "small.safetensors"
             info = save_packed(small, path)
-            return info.total_bytes, _correct(load_packed(path), self._sets["test"])
-
-
-def _correct(model: ResNet9, images: ImageSet) -> int:
-    return int((predict_logits(model, images.images).argmax(1) == images.labels).sum())
+            test = self._sets["test"]
+            return info.total_bytes, count_correct(load_packed(path), test.images, test.labels)
 
 
 def _least(table: SettingTable, make: Callable[[int], Allocation]) -> Allocation:

@@ -94,6 +94,11 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     return conv
 
 
+def count_correct(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Right answers in float32; images and labels as `predict_logits` and `evaluate` take them."""
+    return int((predict_logits(model, images).argmax(1) == labels).sum())
+
+
 def predict_logits(
     model: nn.Module,
     images: Tensor,

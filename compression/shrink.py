@@ -21,7 +21,7 @@ from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
-from compression.inference import predict_logits
+from compression.inference import count_correct
 from compression.inputs import real, whole
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
@@ -132,10 +132,7 @@ def _rounded(
         )
         for each in tried
     ]
-    right = [
-        int((predict_logits(each.model, validation.images).argmax(1) == validation.labels).sum())
-        for each in tried
-    ]
+    right = [count_correct(each.model, validation.images, validation.labels) for each in tried]
     best = right.index(max(right))
     return tried[best], best == 1
 

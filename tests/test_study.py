@@ -57,6 +57,19 @@ def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
         next(run_study(path, sets, replace(config, epochs=2)))
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"seeds": ()}, "seeds must name at least one seed, got none"),
+        ({"seeds": (0.5,)}, "seed must be a whole number"),
+        ({"preset": "resnet99"}, "preset must be one of"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(options, text):
+    with pytest.raises(InputError, match=text):
+        StudyConfig(**options)
+
+
 def runs_of(**correct) -> list[StudyRun]:
     return [
         StudyRun(way, seed, 0.9, count, 1000, 60.0 + seed, (0.9,))

@@ -20,7 +20,7 @@ from compression.stored import load_stored
 def front_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The .json file to write; it is gone on with.")],
-    sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by four ways.")] = 12,
+    sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by every way.")] = 12,
     randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the random goals and the random way.")] = 0,
     settings: Annotated[

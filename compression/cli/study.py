@@ -8,6 +8,7 @@ import typer
 from compression.augmentation_study import StudyConfig, run_study
 from compression.cli.common import DataOption, JsonOption, SourceOption, parse_numbers, show
 from compression.data import SPLITS, load_cifar10
+from compression.inputs import whole
 from compression.study_records import summarize
 
 
@@ -22,7 +23,7 @@ def study_command(
     json_output: JsonOption = False,
 ) -> None:
     """Train without deletion, with Cutout and with GridMask, and say what that gave."""
-    chosen = tuple(int(seed) for seed in parse_numbers("seeds", seeds))
+    chosen = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in parse_numbers("seeds", seeds))
     config = StudyConfig(preset, epochs, small_epochs, chosen)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     command = f"python -m compression study {out.name} --preset {preset} --epochs {epochs} "

@@ -54,8 +54,7 @@ def train_command(
                 total=result.epochs,
             )
     record = load_checkpoint(out).metadata
-    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
-    show({"checkpoint": str(out), **shown}, json_output)
+    _show(out, record, json_output)
 
 
 def average_command(
@@ -69,8 +68,7 @@ def average_command(
     _check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = average_checkpoints(out, checkpoints, sets)
-    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
-    show({"checkpoint": str(out), **shown}, json_output)
+    _show(out, record, json_output)
 
 
 def shard_command(
@@ -84,8 +82,13 @@ def shard_command(
     _check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = shard_checkpoint(checkpoint, out, sets)
+    _show(out, record, json_output)
+
+
+def _show(out: Path, record: dict[str, Any], as_json: bool) -> None:
+    """The file that was written, and its accuracies."""
     shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
-    show({"checkpoint": str(out), **shown}, json_output)
+    show({"checkpoint": str(out), **shown}, as_json)
 
 
 def _check_target(out: Path) -> None:
