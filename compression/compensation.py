@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compression.data import normalize
+from compression.entropy_codebook import Rule, cheapest_rule
 from compression.inference import check_images, device_of
 from compression.inputs import InputError
 from compression.quantization import QuantizedLayer, QuantizedModel, quantize, with_layers
@@ -41,10 +42,26 @@ def quantize_compensated(
     512 images and `resnet9-s`; memory: some 24 bytes times the square of a layer's inputs (9 times
     its channels). Raises InputError as `quantize` does, and for a network that is no ResNet9.
     """
+    plain = quantize(model, bits, masks)
+    starts = {name: (layer, nearest_rule(layer)) for name, layer in plain.layers.items()}
+    return with_layers(plain, compensated_layers(model, starts, images, masks))
+
+
+@torch.no_grad()
+def compensated_layers(
+    model: nn.Module,
+    starts: Mapping[str, tuple[QuantizedLayer, Rule]],
+    images: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+) -> dict[str, QuantizedLayer]:
+    """The layers of `starts` with codes that make up for each other, each found on the inputs that
+    the quantized layers before it give; time, memory and errors as in `quantize_compensated`.
+
+    starts: layer -> its codebook, and the rule by which a value takes a code of it.
+    """
     if not isinstance(model, ResNet9):
         raise InputError(f"model must be a ResNet9, got {type(model).__name__}.")
     check_images(images)
-    plain = quantize(model, bits, masks)
     steps, scales = steps_of(model), folded_scales(model)
     device = device_of(model)
     generator = torch.Generator().manual_seed(0)
@@ -52,21 +69,28 @@ def quantize_compensated(
     weights, layers = prunable_layers(model), {}
     for step in steps:
         folded = step.weight
-        if step.name in plain.layers:
+        if step.name in starts:
+            layer, rule = starts[step.name]
             moments = _second_moments(step, states, generator)
             weight = weights[step.name].weight.detach()
             mask = (masks or {}).get(step.name)
-            layers[step.name] = compensated_layer(plain.layers[step.name], weight, moments, mask)
+            layers[step.name] = compensated_layer(layer, weight, moments, mask, rule)
             folded = (layers[step.name].weight() * scales[step.name]).to(folded)
         states = [step.run(state, folded, step.bias) for state in states]
-    return with_layers(plain, layers)
+    return layers
 
 
 def compensated_layer(
-    layer: QuantizedLayer, weight: Tensor, moments: Tensor, mask: Tensor | None = None
+    layer: QuantizedLayer,
+    weight: Tensor,
+    moments: Tensor,
+    mask: Tensor | None = None,
+    rule: Rule | None = None,
 ) -> QuantizedLayer:
     """The layer with other codes of the same codebook, chosen for `weight` (out, ...) and the
-    second moments (d, d) of its d inputs to a row; False in `mask` stays the zero code."""
+    second moments (d, d) of its d inputs to a row; False in `mask` stays the zero code, other
+    weights take codes by `rule`, by default the nearest."""
+    rule = rule or nearest_rule(layer)
     rows = weight.float().flatten(1).clone()  # (out, d)
     kept = None if mask is None or layer.zero_code is None else mask.flatten(1).to(rows.device)
     moments = moments.float().clone()
@@ -81,7 +105,9 @@ def compensated_layer(
         errors = torch.empty_like(block)
         for j in range(block.shape[1]):
             wanted = block[:, j].contiguous()
-            found = _nearest(layer, wanted, None if kept is None else kept[:, start + j])
+            found = rule(wanted)
+            if kept is not None:
+                found = found.masked_fill(~kept[:, start + j], layer.zero_code)
             codes[:, start + j] = found
             errors[:, j] = (wanted - layer.codebook[found]) / within[j, j]
             block[:, j:] -= errors[:, j, None] * within[j, j:]
@@ -91,18 +117,13 @@ def compensated_layer(
     return replace(layer, indices=restored.to(torch.uint8).view(weight.shape))
 
 
-def _nearest(layer: QuantizedLayer, values: Tensor, kept: Tensor | None) -> Tensor:
-    """(n,) codes; where something is pruned, kept values take the nearest but the zero code."""
-    codebook = layer.codebook
-    if layer.zero_code is None:
-        return torch.bucketize(values, (codebook[1:] + codebook[:-1]) / 2)
-    others = torch.cat([codebook[: layer.zero_code], codebook[layer.zero_code + 1 :]])
-    zero = torch.full_like(values, layer.zero_code, dtype=torch.long)
-    if not len(others):
-        return zero
-    found = torch.bucketize(values, (others[1:] + others[:-1]) / 2)
-    found += found >= layer.zero_code
-    return found if kept is None else torch.where(kept, found, zero)
+def nearest_rule(layer: QuantizedLayer) -> Rule:
+    """The nearest level; where something is pruned, any but the zero's."""
+    codes = torch.arange(len(layer.codebook))
+    if layer.zero_code is not None and len(codes) > 1:
+        codes = codes[codes != layer.zero_code]
+    rule = cheapest_rule(layer.codebook[codes.to(layer.codebook.device)])
+    return replace(rule, codes=codes[rule.codes])
 
 
 def _second_moments(step: Step, states: list[State], generator: torch.Generator) -> Tensor:

@@ -1,9 +1,10 @@
 """The whole of Deep Compression at a budget of bytes: allocate, prune, distil, quantize, distil.
 
-Zeros and bits are spread by measured damage (`allocation.py`); the pruned network learns the dense
-one's answers with its zeros held; its weights are quantized, batch norm is re-estimated, and the
-centroids learn the same answers with every weight's code held. Everything is chosen on validation
-images. Left out: removing whole channels, and re-assigning weights to other centroids.
+Zeros are spread by measured damage (`allocation.py`); the pruned network learns the dense one's
+answers with its zeros held; levels and codes are chosen for the bytes they will take
+(`entropy_quantization.py`), batch norm is re-estimated, and the levels learn the same answers with
+every weight's code held. Epochs are chosen on validation images. Left out: removing whole channels,
+and moving weights to other levels while the levels are trained.
 """
 
 import dataclasses
@@ -11,20 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from compression.allocation import Allocation, allocate
+from compression.allocation import allocate
 from compression.allocation_scan import SettingPoint
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit
 from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
-from compression.compensation import quantize_compensated
 from compression.data import ImageSet
-from compression.inference import count_correct
+from compression.entropy_quantization import fit_entropy
 from compression.inputs import real, whole
 from compression.pruning import prune
-from compression.quantization import QuantizedModel, quantize
+from compression.quantization import QuantizedModel
 from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE, TrainConfig
 from compression.resnet9 import ResNet9
@@ -36,11 +34,14 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ShrinkConfig:
-    """max_bytes: of the packed file before training, which moves it a little; tune_epochs of the
-    pruned network and centroid_epochs of the quantized one, 0 for none of them; learning rates as
-    in TrainConfig (sgd_lr) and CentroidConfig (learning_rate)."""
+    """max_bytes: of the packed file; prune_bytes: what pruning aims at, by a table of k-means'
+    sizes, None for max_bytes; tune_epochs of the pruned network and centroid_epochs of the
+    quantized one, 0 for none of them; learning rates as in TrainConfig (sgd_lr) and CentroidConfig
+    (learning_rate); compensation_images: training images by which rounding errors are made up for;
+    recalibration_images: those on which batch norm is re-estimated."""
 
     max_bytes: float
+    prune_bytes: float | None = None
     tune_epochs: int = 4
     tune_lr: float = 0.05
     centroid_epochs: int = 3
@@ -51,9 +52,11 @@ class ShrinkConfig:
 
     def __post_init__(self) -> None:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
+        if self.prune_bytes is not None:
+            real("prune_bytes", self.prune_bytes, 1, 2**40, "bytes")
         whole("tune_epochs", self.tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
-        whole("compensation_images", self.compensation_images, 0, 50_000, "images")
+        whole("compensation_images", self.compensation_images, 1, 50_000, "images")
         whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
         self.tuning()
         self.centroids()
@@ -91,7 +94,8 @@ def shrink(
     """
     teacher = teacher or dense
     table = setting_table(dense, points)
-    found, _ = fit(dense, config.max_bytes, lambda aim: allocate(table, max_bytes=aim))
+    prune_bytes = config.prune_bytes or config.max_bytes
+    found, _ = fit(dense, prune_bytes, lambda aim: allocate(table, max_bytes=aim))
     cut = prune(dense, found.sparsities)
     steps = [f"pruned to {cut.sparsity:.1%} zeros by measured damage"]
     model = cut.model
@@ -99,11 +103,21 @@ def shrink(
     if config.tune_epochs:
         model = _tuned(teacher, cut.model, cut.masks, sets, config, folder, notify)
         steps.append(f"{config.tune_epochs} epochs of distillation")
-    steps.append(f"k-means quantized to {_widths(found)}")
-    quantized, compensated = _rounded(model, found, cut.masks, sets, config)
-    if compensated:
-        steps.append(f"rounding errors made up for on {config.compensation_images} images")
-    steps.append("batch norm recalibrated")
+    images = sets["train"].images
+    few = images[: config.compensation_images]
+    quantized = fit_entropy(
+        model, config.max_bytes, few, cut.masks,
+        notify=lambda trial: notify(f"quantized, {trial.packed_bytes:,} bytes"),
+    )  # fmt: skip
+    steps += [
+        f"quantized for at most {round(config.max_bytes):,} bytes, {_zeros(quantized):.1%} zeros",
+        f"rounding errors made up for on {len(few)} images",
+        "batch norm recalibrated",
+    ]
+    quantized = dataclasses.replace(
+        quantized,
+        model=recalibrate_batch_norm(quantized.model, images[: config.recalibration_images]),
+    )
     if config.centroid_epochs:
         quantized = _trained(teacher, quantized, sets, config, notify)
         steps.append(
@@ -112,34 +126,10 @@ def shrink(
     return StoredModel(name, tuple(steps), quantized)
 
 
-def _rounded(
-    model: ResNet9,
-    found: Allocation,
-    masks: dict[str, Tensor],
-    sets: dict[str, ImageSet],
-    config: ShrinkConfig,
-) -> tuple[QuantizedModel, bool]:
-    """Quantized to the nearest values or with errors that make up for each other, whichever is the
-    better on the validation images, batch norm recalibrated; and whether it is the latter."""
-    images, validation = sets["train"].images, sets["validation"]
-    tried = [quantize(model, found.bits, masks)]
-    if config.compensation_images:
-        few = images[: config.compensation_images]
-        tried.append(quantize_compensated(model, found.bits, few, masks))
-    tried = [
-        dataclasses.replace(
-            each, model=recalibrate_batch_norm(each.model, images[: config.recalibration_images])
-        )
-        for each in tried
-    ]
-    right = [count_correct(each.model, validation.images, validation.labels) for each in tried]
-    best = right.index(max(right))
-    return tried[best], best == 1
-
-
-def _widths(found: Allocation) -> str:
-    bits = sorted(set(found.bits.values()))
-    return f"{bits[0]} bits" if len(bits) == 1 else f"{bits[0]} to {bits[-1]} bits"
+def _zeros(quantized: QuantizedModel) -> float:
+    """The fraction of the quantized layers' weights that are zero."""
+    kept = sum(int(mask.sum()) for mask in quantized.masks.values())
+    return 1 - kept / sum(mask.numel() for mask in quantized.masks.values())
 
 
 def _tuned(

@@ -21,7 +21,11 @@ from compression.stored import load_stored
 def shrink_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
-    max_kib: Annotated[float, typer.Option(help="Size that the allocation aims at, in KiB.")],
+    max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
+    prune_kib: Annotated[
+        float | None,
+        typer.Option(help="What pruning alone aims at; above max-kib it prunes less."),
+    ] = None,
     tune_epochs: Annotated[int, typer.Option(help="Of the pruned network; 0 for none.")] = 4,
     centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
     tune_lr: Annotated[float, typer.Option(help="Learning rate of the pruned network.")] = 0.05,
@@ -42,6 +46,7 @@ def shrink_command(
     """Allocate, prune, distil, quantize, distil the centroids, pack, and measure the file."""
     config = ShrinkConfig(
         1024 * max_kib,
+        prune_bytes=None if prune_kib is None else 1024 * prune_kib,
         tune_epochs=tune_epochs,
         tune_lr=tune_lr,
         centroid_epochs=centroid_epochs,
@@ -67,6 +72,7 @@ def shrink_command(
         command += f"--tune-epochs {tune_epochs} --tune-lr {tune_lr:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
+        command += "" if prune_kib is None else f" --prune-kib {prune_kib:g}"
         command += f" --teacher {teacher}" if teacher else ""
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)

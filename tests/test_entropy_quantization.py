@@ -1,0 +1,116 @@
+"""Zeros, levels and codes for a size: the file's bytes, what is kept, and what it is worth."""
+
+import copy
+
+import pytest
+import torch
+
+from compression.data import load_cifar10, normalize
+from compression.entropy_quantization import fit_entropy, layer_worth, quantize_entropy
+from compression.inference import count_correct
+from compression.inputs import InputError
+from compression.model import build_model, load_checkpoint, prunable_layers
+from compression.packing import pack
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.recalibration import recalibrate_batch_norm
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_cifar10("train", "sample").images[:96]
+
+
+@pytest.fixture(scope="module")
+def worth(baseline, images):
+    return layer_worth(baseline, images)
+
+
+def test_the_file_is_within_the_budget_and_uses_it(baseline, images):
+    trials = []
+    found = fit_entropy(baseline, 260_000, images, notify=trials.append)
+    size = len(pack(found))
+    assert 0.98 * 260_000 < size <= 260_000
+    assert size in [trial.packed_bytes for trial in trials] and len(trials) <= 6
+    for name, layer in found.layers.items():
+        weight = prunable_layers(found.model)[name].weight
+        assert torch.equal(layer.weight(), weight)
+        assert torch.equal(found.masks[name], weight != 0)
+
+
+def test_answers_are_better_than_those_of_k_means_in_the_same_bytes(baseline, images):
+    """Against uniform sparsity and bits, each rounded and recalibrated alike."""
+    train, val = load_cifar10("train", "sample"), load_cifar10("validation", "sample").head(1000)
+    cut = prune(baseline, dict.fromkeys(prunable_layers(baseline), 0.6))
+    other = quantize(cut.model, 3, cut.masks)
+    found = fit_entropy(baseline, len(pack(other)), images)
+    right = [
+        count_correct(recalibrate_batch_norm(each.model, train.images[:1000]), *pair(val))
+        for each in (found, other)
+    ]
+    assert right[0] > right[1] + 20
+
+
+def pair(image_set):
+    return image_set.images, image_set.labels
+
+
+def test_pruned_weights_stay_zero(baseline, images):
+    cut = prune(baseline, dict.fromkeys(prunable_layers(baseline), 0.7))
+    found = quantize_entropy(cut.model, 1e-8, images, cut.masks)
+    for name, mask in cut.masks.items():
+        assert (found.layers[name].weight()[~mask] == 0).all()
+        assert (~found.masks[name] | mask).all()
+
+
+def test_the_same_input_gives_the_same_codes_and_leaves_the_model_alone(baseline, images):
+    before = copy.deepcopy(baseline.state_dict())
+    found = [quantize_entropy(baseline, 1e-7, images) for _ in range(2)]
+    for name, layer in found[0].layers.items():
+        assert torch.equal(layer.indices, found[1].layers[name].indices)
+    for key, value in baseline.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_worth_is_the_divergence_for_a_squared_error(baseline, images, worth):
+    """By hand: the layer's weights replaced by the coarse ones of its own probe."""
+    assert list(worth) == list(prunable_layers(baseline))
+    weight = prunable_layers(baseline)["conv4"].weight.detach()
+    price = 0.15 * float(weight.square().mean())
+    coarse = quantize_entropy(
+        baseline, price, images, worth=dict.fromkeys(worth, 1.0), compensate=False
+    )
+    other = copy.deepcopy(baseline)
+    prunable_layers(other)["conv4"].weight.data.copy_(coarse.layers["conv4"].weight())
+    with torch.no_grad():
+        a, b = (model(normalize(images)).log_softmax(1) for model in (baseline, other))
+    nats = float((a.exp() * (a - b)).sum(1).mean())
+    error = float((weight - coarse.layers["conv4"].weight()).square().sum())
+    assert worth["conv4"] == pytest.approx(nats / error, rel=1e-3)
+
+
+def test_dearer_bits_make_smaller_files(baseline, images, worth):
+    sizes = [
+        len(pack(quantize_entropy(baseline, price, images, worth=worth, compensate=False)))
+        for price in (1e-9, 1e-8, 1e-7, 1e-6)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_an_untrained_network_is_quantized_too(images):
+    found = quantize_entropy(build_model("resnet9-s", seed=0).eval(), 1e-7, images[:32])
+    assert len(found.layers) == 9
+
+
+def test_what_cannot_be_is_said(baseline, images):
+    with pytest.raises(InputError, match="max_bytes must be within reach of this model, got 1,000"):
+        fit_entropy(baseline, 1000, images[:32])
+    with pytest.raises(InputError, match="price must be a number from 1e-30"):
+        quantize_entropy(baseline, 0, images)
+    with pytest.raises(InputError, match="model must be a ResNet9, got Linear"):
+        quantize_entropy(torch.nn.Linear(2, 2), 1e-7, images)
