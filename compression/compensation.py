@@ -92,6 +92,7 @@ def compensated_layer(
     weights take codes by `rule`, by default the nearest."""
     rule = rule or nearest_rule(layer)
     rows = weight.float().flatten(1).clone()  # (out, d)
+    zero = layer.zero_code or 0
     kept = None if mask is None or layer.zero_code is None else mask.flatten(1).to(rows.device)
     moments = moments.float().clone()
     order = moments.diagonal().argsort(descending=True, stable=True)
@@ -107,7 +108,7 @@ def compensated_layer(
             wanted = block[:, j].contiguous()
             found = rule(wanted)
             if kept is not None:
-                found = found.masked_fill(~kept[:, start + j], layer.zero_code)
+                found = found.masked_fill(~kept[:, start + j], zero)
             codes[:, start + j] = found
             errors[:, j] = (wanted - layer.codebook[found]) / within[j, j]
             block[:, j:] -= errors[:, j, None] * within[j, j:]

@@ -8,7 +8,7 @@ read. Left out: how layers act on one another.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,15 +30,21 @@ _WORTH_BATCH = 64
 _PROBE = 0.15  # of a layer's mean square: the price of a bit at which its worth is measured
 _LEAST_WORTH = 1e-12
 _DEAREST = 1.0  # nats for a bit: every weight is zero then
+_SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
+_SEARCH_ROUNDS = 4
+_SEARCHED = 0.03  # of the budget: near enough with few images
+_SLOPE = -0.42  # bytes go about as this power of the price
 _ROUNDS = 10
 _USED = 0.995  # of the budget: near enough
 
 
 class Trial(NamedTuple):
-    """A price of a bit in nats, and the bytes of the packed file that it led to."""
+    """A price of a bit in nats, the bytes of the packed file that it led to, and the best model so
+    far that fits."""
 
     price: float
     packed_bytes: int
+    best: QuantizedModel | None
 
 
 def quantize_entropy(
@@ -78,49 +84,62 @@ def fit_entropy(
     max_bytes: float,
     images: Tensor,
     masks: Mapping[str, Tensor] | None = None,
-    notify: Callable[[Trial], None] = lambda trial: None,
 ) -> QuantizedModel:
     """`quantize_entropy` at the price whose packed file is the largest within `max_bytes`.
 
-    The price is found without compensation first, which is quick, then with it: three or four
-    times the seconds of one `quantize_entropy`. Raises InputError where even the dearest bits leave
-    the file too large, and for what `quantize_entropy` refuses.
+    Takes two or three times the seconds of one `quantize_entropy`. Raises InputError where even
+    the dearest bits leave the file too large, and for what `quantize_entropy` refuses.
     """
+    *_, last = fit_entropy_by_trial(model, max_bytes, images, masks)
+    assert last.best is not None
+    return last.best
+
+
+def fit_entropy_by_trial(
+    model: nn.Module,
+    max_bytes: float,
+    images: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Iterator[Trial]:
+    """The trials of `fit_entropy` on all images as they are made: the price is looked for without
+    compensation first, which is quick, then with few images. Errors as there."""
     budget = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     _checked(model, images, masks)
     worth = layer_worth(model, images[:_WORTH_IMAGES])
 
-    def tried(price: float, compensate: bool) -> tuple[QuantizedModel, int]:
+    def tried(price: float, count: int) -> tuple[QuantizedModel, int]:
         found = quantize_entropy(
-            model, price, images, masks, worth=worth, compensate=compensate
-        )  # fmt: skip
-        size = len(pack(found))
-        if compensate:
-            notify(Trial(price, size))
-        return found, size
+            model, price, images[: max(1, count)], masks, worth=worth, compensate=count > 0
+        )
+        return found, len(pack(found))
 
-    if tried(_DEAREST, False)[1] > budget:
-        raise InputError(f"max_bytes must be within reach of this model, got {round(budget):,}.")
-    price = _price_without_compensation(lambda price: tried(price, False)[1], budget)
+    if tried(_DEAREST, 0)[1] > budget:
+        raise _out_of_reach(budget)
+    price = _price_without_compensation(lambda price: tried(price, 0)[1], budget)
+    for _ in range(_SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES else 0):
+        size = tried(price, _SEARCH_IMAGES)[1]
+        if abs(math.log(size / budget)) < _SEARCHED:
+            break
+        price *= (budget / size) ** (1 / _SLOPE)
     best: tuple[QuantizedModel, int] | None = None
     over, under = 0.0, math.inf  # prices known to be too low, and high enough
     for _ in range(_ROUNDS):
-        found, size = tried(price, True)
-        if size <= budget:
-            under = min(under, price)
-            if best is None or size > best[1]:
-                best = found, size
-        else:
-            over = max(over, price)
+        found, size = tried(price, len(images))
+        if size <= budget and (best is None or size > best[1]):
+            best = found, size
+        yield Trial(price, size, best[0] if best else None)
+        over, under = (over, min(under, price)) if size <= budget else (max(over, price), under)
         if _USED * budget <= size <= budget or over >= _USED * under:
             break
-        # Bytes fall about as price^-0.6; aim a little inside, and stay between what is known.
-        price *= (size / ((1 + _USED) / 2 * budget)) ** 1.6
-        if not over < price < under:
+        price *= ((1 + _USED) / 2 * budget / size) ** (1 / _SLOPE)
+        if not over < price < under:  # stay between what is known
             price = math.sqrt(over * under) if over and under < math.inf else 2 * over or under / 2
     if best is None:
-        raise InputError(f"max_bytes must be within reach of this model, got {round(budget):,}.")
-    return best[0]
+        raise _out_of_reach(budget)
+
+
+def _out_of_reach(budget: float) -> InputError:
+    return InputError(f"max_bytes must be within reach of this model, got {round(budget):,}.")
 
 
 @torch.no_grad()

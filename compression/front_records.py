@@ -14,22 +14,24 @@ from compression.inputs import InputError, shown
 
 OURS = "measured damage"
 COMPENSATED = "measured damage, rounding compensated"
+PRICED = "one price for a bit, rounding compensated"
 RIVALS = ("one sparsity for all", "one threshold for all", "random")
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One packed file: the way its sparsities were spread, and what was wanted, foretold, found.
+    """One packed file: the way its bytes were spread, and what was wanted, foretold, found.
 
     goal: `size` (spaced evenly on a logarithmic axis) or `random`; goal_bytes: asked for; size and
-    drop (a fraction of accuracy) as predicted; packed_bytes on disk; correct answers of total.
+    drop (a fraction of accuracy) as predicted, None where nothing is; packed_bytes on disk; correct
+    answers of total.
     """
 
     way: str
     goal: str
     goal_bytes: int
-    predicted_bytes: int
-    predicted_drop: float
+    predicted_bytes: int | None
+    predicted_drop: float | None
     packed_bytes: int
     correct: int
     total: int
@@ -73,8 +75,10 @@ def prediction_error(points: Sequence[FrontPoint], dense_correct: int) -> dict[s
     """How far our predictions were off, over all goals that were met: drops in points of accuracy,
     sizes in percent; mean and greatest, without sign."""
     ours = [point for point in points if point.way == OURS]
-    drops = [abs(100 * ((dense_correct - p.correct) / p.total - p.predicted_drop)) for p in ours]
-    sizes = [abs(100 * (p.predicted_bytes / p.packed_bytes - 1)) for p in ours]
+    drops = [
+        abs(100 * ((dense_correct - p.correct) / p.total - (p.predicted_drop or 0.0))) for p in ours
+    ]
+    sizes = [abs(100 * ((p.predicted_bytes or 0) / p.packed_bytes - 1)) for p in ours]
     return {
         "goals": len(ours),
         "mean_drop_error": mean(drops),

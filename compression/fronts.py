@@ -1,4 +1,4 @@
-"""Size against accuracy, measured: our allocations beside the usual ways to spread a sparsity.
+"""Size against accuracy, measured: our ways to spend bytes beside the usual ones.
 
 Each setting is pruned, quantized, recalibrated and packed, and what the file on disk answers is
 counted; no weight is trained. The usual ways get the bit width that our own measurements prefer for
@@ -18,12 +18,13 @@ from compression.allocation_table import SettingTable, setting_table
 from compression.budget_fit import fit
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
-from compression.front_records import COMPENSATED, OURS, RIVALS, FrontPoint
+from compression.entropy_quantization import fit_entropy
+from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
 from compression.inference import count_correct
 from compression.inputs import InputError, whole
 from compression.packing import load_packed, save_packed
 from compression.pruning import prune
-from compression.quantization import quantize
+from compression.quantization import QuantizedModel, quantize
 from compression.recalibration import recalibrate_batch_norm
 from compression.resnet9 import ResNet9
 from compression.rival_allocations import (
@@ -40,7 +41,7 @@ class FrontConfig:
     """sizes: goals spaced evenly from 1/64 to 1/5 of the dense size, by every way;
     randoms: goals drawn at random in that range, for ours alone; recalibration_images: training
     images that batch norm is re-estimated on; compensation_images: the first of those, by which
-    rounding errors make up for each other in one more way."""
+    rounding errors make up for each other in two more ways."""
 
     sizes: int = 12
     randoms: int = 20
@@ -77,10 +78,8 @@ class Front:
         goals = [("size", size) for size in self.goals(self._config.sizes)]
         goals += [("random", size) for size in self.random_goals()]
         for goal, size in goals:
-            for way, make in self._ways().items():
-                if goal == "random" and way != OURS:
-                    continue
-                point = self._known.get((way, goal, size)) or self._point(way, goal, size, make)
+            for way in (OURS, COMPENSATED, PRICED, *RIVALS) if goal == "size" else (OURS,):
+                point = self._known.get((way, goal, size)) or self._point(way, goal, size)
                 if point is not None:
                     yield point
 
@@ -114,38 +113,40 @@ class Front:
             ),
         }
 
-    def _point(
-        self, way: str, goal: str, size: int, make: Callable[[float], Allocation]
-    ) -> FrontPoint | None:
+    def _point(self, way: str, goal: str, size: int) -> FrontPoint | None:
         """The point as measured; None for a usual way that does not reach so small a size."""
-        try:
-            found, _ = fit(self._dense, size, make)
-        except InputError:
-            if way in RIVALS:
-                return None
-            raise
-        packed_bytes, correct = self._measured(found, compensated=way == COMPENSATED)
+        images = self._sets["train"].images[: self._config.recalibration_images]
+        few = images[: self._config.compensation_images]
+        found: Allocation | None = None
+        if way == PRICED:
+            small = fit_entropy(self._dense, size, few)
+        else:
+            try:
+                found, _ = fit(self._dense, size, self._ways()[way])
+            except InputError:
+                if way in RIVALS:
+                    return None
+                raise
+            cut = prune(self._dense, found.sparsities)
+            if way == COMPENSATED:
+                small = quantize_compensated(cut.model, found.bits, few, cut.masks)
+            else:
+                small = quantize(cut.model, found.bits, cut.masks)
+        small = replace(small, model=recalibrate_batch_norm(small.model, images))
+        packed_bytes, correct = self._measured(small)
         return FrontPoint(
             way,
             goal,
             size,
-            found.size_bytes,
-            found.predicted_drop,
+            found.size_bytes if found else None,
+            found.predicted_drop if found else None,
             packed_bytes,
             correct,
             len(self._sets["test"]),
         )
 
-    def _measured(self, found: Allocation, *, compensated: bool) -> tuple[int, int]:
+    def _measured(self, small: QuantizedModel) -> tuple[int, int]:
         """Bytes on disk, and the right answers of what is loaded from there."""
-        cut = prune(self._dense, found.sparsities)
-        images = self._sets["train"].images[: self._config.recalibration_images]
-        if compensated:
-            few = images[: self._config.compensation_images]
-            small = quantize_compensated(cut.model, found.bits, few, cut.masks)
-        else:
-            small = quantize(cut.model, found.bits, cut.masks)
-        small = replace(small, model=recalibrate_batch_norm(small.model, images))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "small.safetensors"
             info = save_packed(small, path)

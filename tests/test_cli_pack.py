@@ -46,6 +46,17 @@ def test_a_checkpoint_that_is_quantized_already_is_packed_as_it_is(tmp_path):
     assert made["total_bytes"] < 420_000
 
 
+def test_a_size_is_asked_for_in_place_of_bits(tmp_path):
+    quantized, packed = tmp_path / "q.safetensors", tmp_path / "p.safetensors"
+    words = ("quantize", "resnet9-s/baseline", quantized, "--compensate", 32)
+    made = json.loads(run(*words, "--max-kib", 250, "--source", "sample", "--json").stdout)
+    assert made["steps"].startswith("as trained; quantized for 250 KiB; rounding errors made up")
+    size = json.loads(run("pack", quantized, packed, "--json").stdout)["total_bytes"]
+    assert 0.98 * 250 * 1024 < size <= 250 * 1024
+    done = CliRunner().invoke(app, [*map(str, words), "--max-kib", "250", "--layer", "conv1=4"])
+    assert str(done.exception) == "Either --max-kib or --layer can be given, got both."
+
+
 def test_a_packed_file_of_another_name_is_refused(tmp_path):
     done = CliRunner().invoke(app, ["pack", "resnet9-s/baseline", str(tmp_path / "small.zip")])
     assert isinstance(done.exception, InputError)

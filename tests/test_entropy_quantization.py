@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from compression.data import load_cifar10, normalize
-from compression.entropy_quantization import fit_entropy, layer_worth, quantize_entropy
+from compression.entropy_quantization import (
+    fit_entropy,
+    fit_entropy_by_trial,
+    layer_worth,
+    quantize_entropy,
+)
 from compression.inference import count_correct
 from compression.inputs import InputError
 from compression.model import build_model, load_checkpoint, prunable_layers
@@ -32,8 +37,8 @@ def worth(baseline, images):
 
 
 def test_the_file_is_within_the_budget_and_uses_it(baseline, images):
-    trials = []
-    found = fit_entropy(baseline, 260_000, images, notify=trials.append)
+    trials = list(fit_entropy_by_trial(baseline, 260_000, images))
+    found = trials[-1].best
     size = len(pack(found))
     assert 0.98 * 260_000 < size <= 260_000
     assert size in [trial.packed_bytes for trial in trials] and len(trials) <= 6

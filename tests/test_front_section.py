@@ -1,6 +1,6 @@
 """The recorded front on the page: what it says of our way and of its predictions."""
 
-from compression.front_records import COMPENSATED, OURS, RIVALS, FrontPoint
+from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
 from compression.ui import size_plots
 from compression.ui.front_section import remark
 
@@ -12,20 +12,22 @@ def point(way, goal_bytes, correct, *, goal="size", drop=0.0):
 POINTS = [
     point(OURS, 100_000, 800, drop=0.1), point(RIVALS[0], 100_000, 700),
     point(COMPENSATED, 100_000, 900), point(OURS, 200_000, 850, drop=0.05),
-    point(RIVALS[2], 200_000, 851), point(OURS, 150_000, 820, goal="random", drop=0.07),
+    point(RIVALS[2], 200_000, 851), point(PRICED, 200_000, 880), point(PRICED, 100_000, 890),
+    point(OURS, 150_000, 820, goal="random", drop=0.07),
 ]  # fmt: skip
 
 
 def test_the_remark_counts_the_sizes_that_ours_wins():
     text = remark(POINTS, dense_correct=900)
     assert "on or above all of the usual ways at 1 of 2 sizes" in text
+    assert "one price for a bit is the best of all at 1." in text
     assert "Over 3 goals the predicted drop was off by 0.33 points on average (at most 1" in text
 
 
 def test_the_figure_has_a_line_a_way_and_stars():
     figure = size_plots.front(POINTS, 0.9, 6_000_000, {"packed/x": (120_000, 0.899)})
     names = [trace.name for trace in figure.data]
-    assert names == [OURS, RIVALS[0], COMPENSATED, RIVALS[2], "trained on, shipped here"]
+    assert names == [OURS, RIVALS[0], COMPENSATED, RIVALS[2], PRICED, "trained on, shipped here"]
     ours = figure.data[0]
     assert list(ours.x) == [size / 1024 for size in (100_000, 150_000, 200_000)]
     assert list(ours.y) == [80, 82, 85]

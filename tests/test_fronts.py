@@ -19,6 +19,7 @@ from compression.evaluation import evaluate
 from compression.front_records import (
     COMPENSATED,
     OURS,
+    PRICED,
     RIVALS,
     FrontPoint,
     load_front,
@@ -61,7 +62,7 @@ def points(dense, settings, sets):
 
 def test_every_way_meets_every_size_and_ours_the_random_ones(points, dense, settings):
     sized = [point for point in points if point.goal == "size"]
-    assert [point.way for point in sized] == [OURS, COMPENSATED, *RIVALS]
+    assert [point.way for point in sized] == [OURS, COMPENSATED, PRICED, *RIVALS]
     dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
     low, high = round(SMALLEST * dense_bytes), round(LARGEST * dense_bytes)
     assert {point.goal_bytes for point in sized} == {low}
@@ -128,8 +129,12 @@ def test_a_front_comes_back_from_its_file(points, tmp_path):
 
 
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, settings):
-    monkeypatch.setattr(Front, "_measured", lambda self, found, compensated: (found.size_bytes, 7))
+    monkeypatch.setattr(Front, "_measured", lambda self, small: (123_456, 7))
     monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
+    monkeypatch.setattr(fronts, "fit_entropy", lambda *asked: plain)
+    monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)
+    monkeypatch.setattr(fronts, "recalibrate_batch_norm", lambda model, images: model)
     monkeypatch.setattr(front, "measured_settings", lambda *asked: settings)
     out = tmp_path / "front.json"
     asked = ["front", "resnet9-s/baseline", str(out), "--sizes", "1", "--randoms", "1"]
@@ -137,11 +142,11 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, settings):
     first = CliRunner().invoke(app, [*asked, "--json"])
     assert first.exit_code == 0, first.output
     found, about = load_front(out)
-    assert len(found) == 6
+    assert len(found) == 7
     earlier = [replace(point, correct=1) for point in found]
     save_front(out, earlier[:3], about["dense_correct"], about["dense_bytes"], about)
     assert CliRunner().invoke(app, asked).exit_code == 0
     again = load_front(out)[0]
-    assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7]
+    assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
     other = CliRunner().invoke(app, [*asked, "--seed", "1"])
     assert "must hold the same run or not exist" in str(other.exception)

@@ -20,9 +20,9 @@ ORDER = (
     "inputs presets hardware data download gridmask augmentation resnet9 checkpoint model "
     "inference masks constraints recipes optimizer resume training_ training latency evaluation "
     "recalibration runs study_ augmentation_study scan_ sensitivity scan_records pruning kmeans_ "
-    "kmeans quantization compensation centroids allocation_ allocation rival_allocations sizes "
-    "packing_ packing stored budget_fit front_ fronts report shrink reproduction_ reproduction cli "
-    "__main__ ui"
+    "kmeans entropy_codebook quantization compensation centroids allocation_ allocation "
+    "rival_allocations sizes packing_ packing entropy_quantization stored budget_fit front_ "
+    "fronts report shrink reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]
 

@@ -8,17 +8,16 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from compression.__main__ import app
-from compression.allocation_scan import scan_settings
 from compression.data import load_cifar10, normalize
+from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError
-from compression.model import build_model, load_checkpoint, save_checkpoint
+from compression.model import build_model, load_checkpoint, prunable_layers, save_checkpoint
 from compression.packing import inspect_packed, load_packed_parts, save_packed
 from compression.recipes import FINE_TUNE, TrainConfig
 from compression.runs import average_checkpoints
 from compression.shrink import ShrinkConfig, shrink
 from compression.training import train, train_by_step
 from compression.training_run import StepResult
-
 
 FEW = {"compensation_images": 32, "recalibration_images": 64}
 
@@ -92,49 +91,56 @@ def test_distillation_without_learning_changes_no_weight(sets, baseline):
     assert torch.equal(last.best_model.conv4.conv.weight, baseline.conv4.conv.weight)
 
 
-@pytest.fixture(scope="module")
-def points(baseline, sets):
-    pair = sets["validation"].images, sets["validation"].labels
-    return list(scan_settings(baseline, *pair, sparsities=(0.5, 0.9), bits=(2, 4)))
-
-
-def test_shrinking_keeps_the_budget_the_zeros_and_the_steps(baseline, sets, points, tmp_path):
-    config = ShrinkConfig(300_000, tune_epochs=1, centroid_epochs=1, **FEW)
+def test_shrinking_keeps_the_budget_the_zeros_and_the_steps(baseline, sets, tmp_path):
+    config = ShrinkConfig(
+        300_000, rounds=2, draft_ratio=1.5, tune_epochs=1, centroid_epochs=1, **FEW
+    )
     said = []
-    small = shrink(baseline, points, sets, config, folder=tmp_path / "kept", notify=said.append)
-    again = shrink(baseline, points, sets, config, folder=tmp_path / "kept")
-    said = [text.split(",")[0] for text in said]
-    assert (said[0], set(said[1:-1]), said[-1]) == ("fine-tuning", {"quantized"}, "centroids")
-    assert len(small.steps) == 6 and "distillation" in small.steps[1]
+    small = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
+    again = shrink(baseline, sets, config, folder=tmp_path / "kept")
+    assert [text.split(",")[0] for text in said] == ["tuning 1", "tuning 2", "centroids"]
+    assert [step.split()[:3] for step in small.steps[:4:2]] == [
+        ["quantized", "for", "450,000"], ["quantized", "for", "300,000"],
+    ]  # fmt: skip
+    assert len(small.steps) == 8 and "distillation" in small.steps[1]
     assert 0.9 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
+    kept = [load_checkpoint(tmp_path / f"kept/tuned-{k}.safetensors").model for k in (1, 2)]
     for name, layer in small.layers.items():
         weight = layer.weight()
-        if name in small.parts.masks:
-            assert (weight[~small.parts.masks[name]] == 0).all()
+        assert (weight[~small.parts.masks[name]] == 0).all()
+        first, second = (prunable_layers(model)[name].weight for model in kept)
+        assert (second[first == 0] == 0).all() and (weight[second == 0] == 0).all()
         assert torch.equal(again.layers[name].indices, layer.indices)
-    untouched = shrink(
-        baseline, points, sets, ShrinkConfig(300_000, tune_epochs=0, centroid_epochs=0, **FEW)
-    )
-    assert len(untouched.steps) == 4
 
 
-def test_pruning_may_aim_higher_than_the_file(baseline, sets, points):
-    wide, narrow = (
-        shrink(
-            baseline, points, sets,
-            ShrinkConfig(300_000, prune_bytes=goal, tune_epochs=0, centroid_epochs=0, **FEW),
-        )
-        for goal in (900_000, None)
-    )  # fmt: skip
-    zeros = [float(small.steps[0].split()[2].rstrip("%")) for small in (wide, narrow)]
-    assert zeros[0] < zeros[1]
+def test_without_rounds_and_training_it_is_quantized_alone(baseline, sets):
+    config = ShrinkConfig(300_000, rounds=0, centroid_epochs=0, **FEW)
+    small = shrink(baseline, sets, config)
+    assert len(small.steps) == 3
+    images = sets["train"].images
+    found = fit_entropy(baseline, 300_000, images[:32])
+    for name, layer in found.layers.items():
+        assert torch.equal(layer.weight(), small.layers[name].weight())
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"rounds": 0}, []),
+        ({"rounds": 1}, [100]),
+        ({"rounds": 1, "draft_ratio": 2}, [200]),
+        ({"rounds": 3, "draft_ratio": 4}, [400, 200, 100]),
+    ],
+)
+def test_drafts_end_at_the_size(options, sizes):
+    assert ShrinkConfig(100, **options).drafts() == pytest.approx(sizes)
 
 
 def test_the_command_writes_a_file_within_the_size_asked_for(tmp_path):
     out = tmp_path / "small.safetensors"
-    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--tune-epochs", "0"]
-    words += ["--centroid-epochs", "0", "--images", "50", "--source", "sample", "--json"]
-    words += ["--settings", str(tmp_path / "settings.json"), "--results", str(tmp_path / "r.json")]
+    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--rounds", "0"]
+    words += ["--centroid-epochs", "0", "--source", "sample", "--json"]
+    words += ["--results", str(tmp_path / "r.json")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     info = inspect_packed(out)
@@ -144,14 +150,13 @@ def test_the_command_writes_a_file_within_the_size_asked_for(tmp_path):
     assert recorded["command"].startswith("python -m compression shrink resnet9-s/baseline small")
     parts, about = load_packed_parts(out)
     assert about["recipe"] == list(info.recipe) and parts.layers
-    assert (tmp_path / "settings.json").is_file()
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"max_bytes": 0}, "max_bytes must be a number from 1"),
-        ({"max_bytes": 1e5, "tune_epochs": -1}, "tune_epochs must be a whole number"),
+        ({"max_bytes": 1e5, "tune_epochs": 0}, "tune_epochs must be a whole number"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
     ],
 )

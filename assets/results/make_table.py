@@ -11,13 +11,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from compression.front_records import COMPENSATED, OURS, RIVALS, load_front  # noqa: E402
+from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, load_front  # noqa: E402
 from compression.presets import SHIPPED  # noqa: E402
 from compression.reproduction import markdown  # noqa: E402
 from compression.ui.front_section import remark  # noqa: E402
 from compression.ui.recorded import read_metadata, shrink_records  # noqa: E402
 
-WAYS = (COMPENSATED, OURS, *RIVALS)
+WAYS = (PRICED, COMPENSATED, OURS, *RIVALS)
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 

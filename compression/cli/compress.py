@@ -18,6 +18,7 @@ from compression.cli.common import (
 )
 from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
+from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError, real, whole
 from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
 from compression.pruning import prune, with_model
@@ -100,6 +101,13 @@ def quantize_command(
     layer: Annotated[
         list[str] | None, typer.Option(help="LAYER=BITS, for one layer; may be repeated.")
     ] = None,
+    max_kib: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of bits: the most that the packed file may take, in KiB. Zeros, levels "
+            "and codes are chosen for it, on 512 training images or as many as compensate says."
+        ),
+    ] = None,
     compensate: Annotated[
         int, typer.Option(help="Training images by which rounding errors make up for each other.")
     ] = 0,
@@ -112,28 +120,35 @@ def quantize_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Quantize by k-means; a pruned checkpoint keeps its zeros."""
+    """Quantize by k-means, or for a size; a pruned checkpoint keeps its zeros."""
     before = load_checkpoint(checkpoint)
     epochs = whole("train_epochs", train_epochs, 0, 1000)
     layers = prunable_layers(before.model)
     widths: dict[str, Any] = dict.fromkeys(layers, whole("bits", bits, 1, 8))
     widths |= parse_pairs("layer", layer or [])
+    if max_kib is not None and layer:
+        raise InputError("Either --max-kib or --layer can be given, got both.")
     masks = {
         name: module.weight != 0
         for name, module in layers.items()
         if bool((module.weight == 0).any())
     }
     train_set = load_cifar10("train", source, data)
-    if whole("compensate", compensate, 0, len(train_set), "images"):
-        images = train_set.images[:compensate]
+    compensate = whole("compensate", compensate, 0, len(train_set), "images")
+    images = train_set.images[: compensate or 512]
+    if max_kib is not None:
+        budget = 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")
+        quantized = fit_entropy(before.model, budget, images, masks)
+    elif compensate:
         quantized = quantize_compensated(before.model, widths, images, masks)
     else:
         quantized = quantize(before.model, widths, masks)
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
     label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
-    steps = [*before.metadata.get("steps", ["as trained"]), f"k-means quantized to {label}"]
-    if compensate:
-        steps.append(f"rounding errors made up for on {compensate} training images")
+    label = f"k-means quantized to {label}" if max_kib is None else f"quantized for {max_kib:g} KiB"
+    steps = [*before.metadata.get("steps", ["as trained"]), label]
+    if compensate or max_kib is not None:
+        steps.append(f"rounding errors made up for on {len(images)} training images")
     if recalibrate:
         model = recalibrate_batch_norm(quantized.model, train_set.images)
         quantized = dataclasses.replace(quantized, model=model)

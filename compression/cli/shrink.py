@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from compression.cli.allocate import measured_settings
 from compression.cli.common import DataOption, JsonOption, SourceOption, show
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
@@ -22,42 +21,38 @@ def shrink_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
-    prune_kib: Annotated[
-        float | None,
-        typer.Option(help="What pruning alone aims at; above max-kib it prunes less."),
-    ] = None,
-    tune_epochs: Annotated[int, typer.Option(help="Of the pruned network; 0 for none.")] = 4,
+    rounds: Annotated[int, typer.Option(help="Of finding zeros and tuning; 0 for none.")] = 1,
+    draft_ratio: Annotated[
+        float, typer.Option(help="Size of the first round, in sizes of the file.")
+    ] = 1.0,
+    tune_epochs: Annotated[int, typer.Option(help="Of each round.")] = 4,
     centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
-    tune_lr: Annotated[float, typer.Option(help="Learning rate of the pruned network.")] = 0.05,
+    tune_lr: Annotated[float, typer.Option(help="Learning rate of tuning.")] = 0.05,
     centroid_lr: Annotated[float, typer.Option(help="Learning rate of the centroids.")] = 0.4,
     teacher: Annotated[
         str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
     ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="The file of measured settings, see allocate.")
-    ] = None,
-    images: Annotated[int, typer.Option(help="Validation images to measure settings on.")] = 512,
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
     results: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Allocate, prune, distil, quantize, distil the centroids, pack, and measure the file."""
+    """Find zeros, distil, quantize for the size, distil the centroids, pack, measure the file."""
     config = ShrinkConfig(
         1024 * max_kib,
-        prune_bytes=None if prune_kib is None else 1024 * prune_kib,
+        rounds=rounds,
+        draft_ratio=draft_ratio,
         tune_epochs=tune_epochs,
         tune_lr=tune_lr,
         centroid_epochs=centroid_epochs,
         centroid_lr=centroid_lr,
         seed=seed,
     )
-    points = measured_settings(checkpoint, settings, images, source, data)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = load_stored(checkpoint)
     small = shrink(
-        dense.model, points, sets, config,
+        dense.model, sets, config,
         teacher=load_stored(teacher).model if teacher else None,
         name=out.stem, folder=out.with_suffix(""),
         notify=lambda text: typer.echo(text, err=True),
@@ -69,10 +64,10 @@ def shrink_command(
     show({"file": str(out)} | result, json_output)
     if results is not None:
         command = f"python -m compression shrink {checkpoint} {out.name} --max-kib {max_kib:g} "
+        command += f"--rounds {rounds} --draft-ratio {draft_ratio:g} "
         command += f"--tune-epochs {tune_epochs} --tune-lr {tune_lr:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
-        command += "" if prune_kib is None else f" --prune-kib {prune_kib:g}"
         command += f" --teacher {teacher}" if teacher else ""
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)

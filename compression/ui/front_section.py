@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from compression.front_records import OURS, RIVALS, FrontPoint, load_front, prediction_error
+from compression.front_records import OURS, PRICED, RIVALS, FrontPoint, load_front, prediction_error
 from compression.presets import SHIPPED
 from compression.ui import html, size_plots
 from compression.ui.recorded import front_file, shrink_records
@@ -13,7 +13,9 @@ LEAD = (
     "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
     "and bits are spread over the layers by measured damage, or in the usual ways: one sparsity "
     "for all layers, one threshold of magnitude for all weights, at random. Compensated: rounding "
-    "errors make up for each other. Stars were trained on."
+    "errors make up for each other. One price for a bit: each weight takes the value whose error "
+    "and code length together cost least, so zeros and bits come out by themselves. Stars were "
+    "trained on."
 )
 
 
@@ -50,15 +52,16 @@ def _front(name: str, points: list[FrontPoint], about: dict[str, Any]) -> None:
 def remark(points: list[FrontPoint], dense_correct: int) -> str:
     """How often ours is the best at a size, and how far its predictions were off."""
     sizes = sorted({point.goal_bytes for point in points if point.goal == "size"})
-    won = 0
+    won = best = 0
     for size in sizes:
         at = {p.way: p.correct for p in points if p.goal == "size" and p.goal_bytes == size}
         won += at[OURS] >= max((at[way] for way in RIVALS if way in at), default=0)
+        best += PRICED in at and at[PRICED] == max(at.values())
     error = prediction_error(points, dense_correct)
     return (
         f"Spread by measured damage, accuracy is on or above all of the usual ways at {won} of "
-        f"{len(sizes)} sizes. Over {error['goals']} goals the predicted drop was off by "
-        f"{error['mean_drop_error']:.2f} points on average (at most "
-        f"{error['greatest_drop_error']:.2f}), the predicted size by "
+        f"{len(sizes)} sizes; one price for a bit is the best of all at {best}. Over "
+        f"{error['goals']} goals the predicted drop was off by {error['mean_drop_error']:.2f} "
+        f"points on average (at most {error['greatest_drop_error']:.2f}), the predicted size by "
         f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)."
     )

@@ -84,7 +84,7 @@ def quantize_layers(
         masks=quantized.masks,
         layers=quantized.layers,
     )
-    session = session.with_quantized(explorer.put(variant), before=_key(session, source))
+    session = session.with_quantized(explorer.put(variant), before=source_key(session, source))
     drop = before.evaluation.accuracy - variant.evaluation.accuracy
     text = f"Quantized: {html.points(-drop)} against {before.name}. "
     text += (
@@ -100,12 +100,13 @@ def quantize_layers(
 
 def source_variant(explorer: Explorer, session: Session, source: str) -> "Variant":
     """The dense or the pruned model of this visit."""
-    if _key(session, source) is None:
+    if source_key(session, source) is None:
         raise InputError("A pruned model is expected first, got none: prune on the tab before.")
-    return explorer.variant(str(_key(session, source)))
+    return explorer.variant(str(source_key(session, source)))
 
 
-def _key(session: Session, source: str) -> str | None:
+def source_key(session: Session, source: str) -> str | None:
+    """The key of the dense or the pruned model of this visit; None where nothing is pruned."""
     pruned = choice("model to quantize", source, SOURCES) == SOURCES[1]
     return session.pruned if pruned else session.start
 

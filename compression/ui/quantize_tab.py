@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from compression.presets import SHIPPED, layer_names
-from compression.ui import html, packed_section, size_plots
+from compression.ui import html, packed_section, size_fit, size_plots
 from compression.ui import quantize_steps as steps
 from compression.ui.budget import fill_bits
 from compression.ui.explorer import WORK, Explorer
@@ -16,6 +16,11 @@ LEAD = (
     "k-means quantization lets the weights of a layer share a few values, its codebook: at b bits "
     "each weight is only the number of one of 2^b values. Fewer bits, smaller file, coarser "
     "weights. Pruned weights keep an exact zero, which takes one of the values."
+)
+SIZE_LEAD = (
+    "No bits to choose: a weight takes the value whose error and whose code in the file together "
+    "cost least, at one price of a bit for the whole network. Zeros come out by themselves. Then "
+    "errors make up for each other and batch norm is recalibrated. Half a minute."
 )
 KINDS_LEAD = (
     "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
@@ -61,6 +66,14 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
                 "better at few bits.",
             )  # fmt: skip
             press = gr.Button("Quantize", variant="primary")
+            with gr.Accordion("Or: for a size of the file", open=True):
+                gr.HTML(f'<p class="cx-lead">{SIZE_LEAD}</p>')
+                with gr.Row():
+                    budget = gr.Number(
+                        size_fit.SUGGESTED_KIB[explorer.preset], label="Compressed file (KiB)",
+                        minimum=1, precision=0, min_width=120,
+                    )  # fmt: skip
+                    fit = gr.Button("Quantize for this size", min_width=170)
             recover = gr.Button("Recalibrate batch norm")
             epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
             with gr.Row():
@@ -92,6 +105,10 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
             bound(steps.quantize_layers, explorer), [session, source, bits, overrides, rounding],
             outputs, api_name="quantize", **work,
         ),
+        fit.click(
+            bound(size_fit.quantize_for_size, explorer), [session, source, budget], outputs,
+            api_name="quantize_for_size", **work,
+        ),
         recover.click(
             bound(steps.recalibrate, explorer), session, outputs,
             api_name="recalibrate_quantized", **work,
@@ -118,6 +135,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
         **PRIVATE,
     )  # fmt: skip
+    start.change(bound(size_fit.suggestion, explorer), session, budget, **PRIVATE)
 
 
 def _codebook_kinds() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from compression.front_records import COMPENSATED, OURS
+from compression.front_records import COMPENSATED, OURS, PRICED
 from compression.ui.html import size
 from compression.ui.plots import GRID, MARKERS, PALETTE, base_figure
 
@@ -92,7 +92,7 @@ def front(
             customdata=[dense_bytes / point.packed_bytes for point in mine],
             name=way,
             mode="lines+markers",
-            line={"color": PALETTE[k], "width": 3 if way in (OURS, COMPENSATED) else 1.6},
+            line={"color": PALETTE[k], "width": 3 if way in (OURS, COMPENSATED, PRICED) else 1.6},
             marker={"symbol": MARKERS[k], "size": 7},
             hovertemplate="%{x:.0f} KiB, %{customdata:.1f} times smaller: %{y:.2f} %",
         )
