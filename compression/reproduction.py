@@ -120,7 +120,8 @@ class Reproduction:
         self.row(f"{name}, pruned, recalibrated", steps, lambda: (recovered, cut.masks, {}))
         if self.config.fine_tune_epochs:
             recovered = self._tuned(name, cut.model, cut.masks)
-            steps = [*pruned, f"fine-tuned {self.config.fine_tune_epochs} epochs"]
+            way = "distilled" if self.config.distil else "fine-tuned"
+            steps = [*pruned, f"{way} {self.config.fine_tune_epochs} epochs"]
             self.row(f"{name}, pruned, fine-tuned", steps, lambda: (recovered, cut.masks, {}))
         self._quantized(f"{name}, dense", [], dense, {})
         self._quantized(f"{name}, pruned", steps, recovered, cut.masks)
@@ -179,6 +180,7 @@ class Reproduction:
                 self.sets["validation"],
                 recipe,
                 masks=masks,
+                teacher=self._teacher(name),
                 resume=path.with_suffix(".resume"),
             )
             best = self._last(f"{name}, fine-tuning", epochs)
@@ -204,7 +206,8 @@ class Reproduction:
                 self.row(f"{name}, {bits} bits, compensated", done, lambda q=again: _parts(q))
             if epochs := self.config.centroid_epochs:
                 label = f"{name}, {bits} bits, trained"
-                done = [*done, f"centroids trained {epochs} epochs, best on validation"]
+                way = "distilled" if self.config.distil else "trained"
+                done = [*done, f"centroids {way} {epochs} epochs, best on validation"]
                 self.row(label, done, lambda q=again, n=label: _parts(self._trained(n, q)))
 
     def _compensated(self, model: nn.Module, bits: int, masks: dict[str, Any]) -> QuantizedModel:
@@ -212,11 +215,20 @@ class Reproduction:
         found = quantize_compensated(model, bits, images, masks)
         return dataclasses.replace(found, model=self._recalibrated(found.model))
 
+    def _teacher(self, name: str) -> nn.Module | None:
+        return self._dense(name.partition(",")[0])[0] if self.config.distil else None
+
     def _trained(self, name: str, quantized: QuantizedModel) -> QuantizedModel:
         config = dataclasses.replace(
             CentroidConfig(), epochs=self.config.centroid_epochs, seed=self.config.seed
         )
-        epochs = train_centroids(quantized, self.sets["train"], self.sets["validation"], config)
+        epochs = train_centroids(
+            quantized,
+            self.sets["train"],
+            self.sets["validation"],
+            config,
+            teacher=self._teacher(name),
+        )
         return self._last(name, epochs).best
 
     def _last(self, name: str, epochs: Iterator[EpochResult]) -> Any:

@@ -17,12 +17,13 @@ class ReproductionConfig:
     models: name -> the cycles of training by recipe, or one shipped checkpoint;
     compress: which of them goes through the rest. *_images: the first so many of their split.
     max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out, and
-    so do no images for compensation.
+    so do no images for compensation. distil: pruned and quantized networks learn the dense one's
+    answers in place of the labels.
     """
 
     models: dict[str, list[str]] = field(
         default_factory=lambda: {
-            "baseline": ["baseline", "baseline-restart"],
+            "baseline": ["baseline", "baseline-restart", "baseline-finish"],
             "gridmask": ["gridmask", "gridmask-restart", "gridmask-finish"],
         }
     )
@@ -41,6 +42,7 @@ class ReproductionConfig:
     fine_tune_epochs: int = 5
     bits: tuple[int, ...] = (8, 4, 2)
     centroid_epochs: int = 2
+    distil: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.models, dict) or not self.models:
@@ -68,6 +70,7 @@ class ReproductionConfig:
         real("max_drop", self.max_drop, 0, 100, "points")
         whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
+        choice("distil", self.distil, (True, False))
 
 
 def load_config(path: Path) -> ReproductionConfig:

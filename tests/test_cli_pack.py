@@ -65,6 +65,7 @@ def test_a_packed_file_of_another_name_is_refused(tmp_path):
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "reproduce"
 TINY = {
+    "distil": True,
     "models": {"gridmask": ["resnet9-s/gridmask"]},
     "source": "sample", "train_images": 512, "validation_images": 30, "test_images": 50,
     "scan_images": 30, "levels": [0.3, 0.6], "recalibration_images": 50, "compensation_images": 50,
