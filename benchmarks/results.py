@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from compression.files import write_json
+
 FOLDER = Path(__file__).resolve().parent
 RESULTS, QUICK_RESULTS = FOLDER / "results.json", FOLDER / "last.json"
 PACKAGES = (
@@ -125,9 +127,7 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
 def save(path: Path, sections: Mapping[str, Section]) -> None:
     """Write the sections as JSON, all at once."""
     content = {name: _section_as_json(section) for name, section in sections.items()}
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
+    write_json(path, content)
 
 
 def load(path: Path) -> dict[str, Section]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compression.allocation_scan import SettingPoint
+from compression.files import write_json
 from compression.inputs import InputError, shown
 from compression.scan_cache import content_digest, weights_digest
 
@@ -29,10 +30,7 @@ def save_settings(
         "about": dict(about),
         "points": [asdict(point) for point in points],
     }
-    target = Path(path)
-    beside = target.with_name(target.name + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(target)
+    write_json(Path(path), content)
 
 
 @dataclass(frozen=True)

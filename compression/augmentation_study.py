@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compression.data import ImageSet
 from compression.evaluation import evaluate
+from compression.files import write_json
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice, whole
 from compression.presets import PRESETS
@@ -74,9 +75,7 @@ def run_study(
                 resume = path.with_name(f"{path.stem}-{way}-{seed}.resume")
                 done.append(_trained(way, seed, sets, config, resume))
                 rows = [asdict(run) for run in done]
-                beside = path.with_name(path.name + ".part")
-                beside.write_text(json.dumps(about | {"runs": rows}, indent=1) + "\n")
-                beside.replace(path)
+                write_json(path, about | {"runs": rows})
             yield known[0] if known else done[-1]
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from compression.files import replacing
 from compression.inputs import InputError, shown
 from compression.presets import PRESETS, SHIPPED
 from compression.resnet9 import ResNet9, build_model
@@ -106,10 +107,8 @@ def save_shards(
 
 
 def _write(state: dict[str, torch.Tensor], target: Path, described: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".part")
-    save_file(state, beside, {key: json.dumps(value) for key, value in described.items()})
-    beside.replace(target)
+    with replacing(target) as beside:
+        save_file(state, beside, {key: json.dumps(value) for key, value in described.items()})
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:

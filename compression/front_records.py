@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from compression.files import write_json
 from compression.inputs import InputError, shown
 
 OURS = "measured damage"
@@ -55,9 +56,7 @@ def save_front(
         "dense_bytes": dense_bytes,
         "points": [asdict(point) for point in points],
     }
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n")
-    beside.replace(path)
+    write_json(path, content)
 
 
 def load_front(path: Path) -> tuple[list[FrontPoint], dict[str, Any]]:

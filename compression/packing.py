@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.data import CHANNEL_MEAN, CHANNEL_STD
+from compression.files import replacing
 from compression.inputs import InputError
 from compression.packing_codes import encode
 from compression.packing_file import (
@@ -25,7 +26,6 @@ from compression.packing_file import (
     Tensors,
     container_of,
     is_packed,
-    write_whole,
 )
 from compression.packing_info import PackedInfo, PackedLayer, describe
 from compression.packing_reader import FLOAT, VECTORS, PackedFile
@@ -56,7 +56,8 @@ class Packable(Protocol):
 
 def save_packed(variant: Packable, path: str | os.PathLike[str]) -> PackedInfo:
     """Write `pack(variant)` as a file; returns the account of all its bytes."""
-    write_whole(Path(path), pack(variant))
+    with replacing(Path(path)) as beside:
+        beside.write_bytes(pack(variant))
     return inspect_packed(path)
 
 

@@ -36,14 +36,6 @@ def container_of(about: dict[str, Any], tensors: Tensors) -> bytes:
     return signed(save({**tensors, _DIGEST: np.zeros(32, np.uint8)}, {_ENTRY: entry}))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write the file, all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(path)
-
-
 def signed(content: bytes) -> bytes:
     """The same file with the digest of its content in its place, whatever was there."""
     start = _digest_place(_header(content), content)

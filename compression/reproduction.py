@@ -18,6 +18,7 @@ from torch import nn
 from compression.centroids import CentroidConfig, train_centroids
 from compression.compensation import quantize_compensated
 from compression.data import SPLITS, ImageSet, load_cifar10
+from compression.files import write_json
 from compression.hardware import machine_record
 from compression.inputs import InputError
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
@@ -239,9 +240,7 @@ class Reproduction:
         return result
 
     def _write(self) -> None:
-        beside = self._results.with_name(self._results.name + ".part")
-        beside.write_text(json.dumps(self.content, indent=1) + "\n")
-        beside.replace(self._results)
+        write_json(self._results, self.content)
         (self.folder / "results.md").write_text(markdown(self.content))
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compression.files import replacing
 from compression.inputs import InputError, shown
 from compression.optimizer import restore_optimizers, save_optimizers
 
@@ -53,9 +54,8 @@ class ResumeFile:
             for name, value in source.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.contiguous()
         metadata = {"recipe": self.recipe, "start": self.start}
-        beside = self.path.with_name(self.path.name + ".part")
-        save_file(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
-        beside.replace(self.path)
+        with replacing(self.path) as beside:
+            save_file(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
 
     def load(
         self, model: nn.Module, best_model: nn.Module, optimizers: list[torch.optim.Optimizer]

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compression.files import write_json
 from compression.inference import device_of, resolved_precision
 from compression.inputs import InputError, shown
 from compression.scan_cache import PointKey, ScanCache, content_digest
@@ -73,11 +74,7 @@ def record_scan(
 
 def save_scan(path: str | os.PathLike[str], recorded: RecordedScan) -> None:
     """Write the scan as JSON, all at once: a kill leaves the file as it was before."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".part")
-    beside.write_text(json.dumps({"version": _VERSION, **asdict(recorded)}, indent=1) + "\n")
-    beside.replace(target)
+    write_json(Path(path), {"version": _VERSION, **asdict(recorded)})
 
 
 def load_scan(path: str | os.PathLike[str]) -> RecordedScan:

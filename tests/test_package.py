@@ -17,7 +17,7 @@ PACKAGE = ROOT / "compression"
 
 # A module may import those before it; a family (`scan_*`, `kmeans_*`) stands at one place.
 ORDER = (
-    "inputs presets hardware data download gridmask augmentation resnet9 checkpoint model "
+    "inputs files presets hardware data download gridmask augmentation resnet9 checkpoint model "
     "inference masks constraints recipes optimizer resume training_ training latency evaluation "
     "recalibration runs study_ augmentation_study scan_ sensitivity scan_records pruning kmeans_ "
     "kmeans entropy_codebook quantization compensation centroids allocation_ allocation "

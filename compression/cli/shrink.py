@@ -1,6 +1,5 @@
 """`python -m compression shrink`: a checkpoint into a packed file of a given size, by all steps."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 from compression.cli.common import DataOption, JsonOption, SourceOption, show
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
+from compression.files import write_json
 from compression.hardware import machine_record
 from compression.packing import save_packed
 from compression.report import row_of, variant_of
@@ -80,4 +80,4 @@ def shrink_command(
             "bundled_test": {"correct": on_bundled.correct, "total": on_bundled.total},
             "ladder": [asdict(rung) for rung in info.ladder],
         }
-        results.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(results, content)

@@ -1,0 +1,25 @@
+"""Files that are whole or not there: written beside, then put in their place."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` once all is written.
+
+    A kill or an error leaves the file as it was before. Folders are made as needed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    yield beside
+    beside.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """The content as JSON, all at once."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n")
