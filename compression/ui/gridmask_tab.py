@@ -171,7 +171,7 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
                     "Use my own picture", size="sm", variant="secondary", min_width=120
                 )
                 reset = gr.Button("Back to the sample", size="sm", min_width=120)
-        with gr.Column(scale=3, min_width=280):
+        with gr.Column(scale=3, min_width=280, elem_classes="cx-in-sight"):
             triptych = gr.HTML(elem_id="gridmask-triptych", min_height=180)
             remark = gr.HTML()
     gr.Markdown("### Random draws, as training sees them")

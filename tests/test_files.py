@@ -1,0 +1,21 @@
+"""Files are whole or as they were."""
+
+import json
+
+import pytest
+
+from compression.files import replacing, write_json
+
+
+def test_an_error_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "deep" / "er" / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    with pytest.raises(ZeroDivisionError), replacing(path) as beside:
+        beside.write_text("half of")
+        1 / 0  # noqa: B018
+    assert json.loads(path.read_text()) == {"a": 1}
+    write_json(path, [2])
+    assert json.loads(path.read_text()) == [2]
+    assert [found.name for found in path.parent.iterdir()] == ["x.json"]
