@@ -74,6 +74,7 @@ _EXPORTS = {
     "load_scan": "scan_records",
     "PackedFormatError": "packing",
     "inspect_packed": "packing",
+    "description_bytes": "packing",
     "load_packed": "packing",
     "save_packed": "packing",
     "StoredModel": "stored",

@@ -90,7 +90,7 @@ def compensated_layer(
     """The layer with other codes of the same codebook, chosen for `weight` (out, ...) and the
     second moments (d, d) of its d inputs to a row; False in `mask` stays the zero code, other
     weights take codes by `rule`, by default the nearest."""
-    rule = rule or nearest_rule(layer)
+    rule = (rule or nearest_rule(layer)).to(weight.device)
     rows = weight.float().flatten(1).clone()  # (out, d)
     zero = layer.zero_code or 0
     kept = None if mask is None or layer.zero_code is None else mask.flatten(1).to(rows.device)
@@ -123,8 +123,8 @@ def nearest_rule(layer: QuantizedLayer) -> Rule:
     codes = torch.arange(len(layer.codebook))
     if layer.zero_code is not None and len(codes) > 1:
         codes = codes[codes != layer.zero_code]
-    rule = cheapest_rule(layer.codebook[codes.to(layer.codebook.device)])
-    return replace(rule, codes=codes[rule.codes])
+    rule = cheapest_rule(layer.codebook.cpu()[codes])
+    return Rule(codes[rule.codes], rule.thresholds)
 
 
 def _second_moments(step: Step, states: list[State], generator: torch.Generator) -> Tensor:

@@ -1,13 +1,14 @@
-"""Codebooks that count bits: levels and codes of least squared error + price * code length.
+"""Entropy-constrained scalar quantization (ECSQ): least squared error + price * code length.
 
 k-means spends a code on a level whether many weights use it or few; an entropy coder charges
--log2(share) bits for it. Here both are weighed against each other in turns until nothing changes
-(Chou, Lookabaugh & Gray 1989; for networks Choi, El-Khamy & Lee 2016, arXiv 1612.01543). Zero is
-always a level: where bits are dear most weights take it, so that pruning comes out by itself. The
-result is a local optimum. Left out: codes of several weights at once.
+-log2(share) bits for it. Here both are weighed against each other, the price being the Lagrange
+multiplier of rate and distortion, in turns until nothing changes or 200 turns are done (Chou,
+Lookabaugh & Gray 1989; for networks Choi, El-Khamy & Lee 2016, arXiv 1612.01543). Zero is always a
+level: where bits are dear most weights take it, so that pruning comes out by itself. The result is
+a local optimum. Left out: codes of several weights at once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,28 +23,31 @@ _MAX_LEVELS = 255
 _FIRST_STEP = 2.0  # times the root of the price; where bits are cheap the best spacing is 2.9 of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """Which code a value gets: codes[i] from thresholds[i - 1] (left out) up to thresholds[i].
 
     codes: (M,) int64, M >= 1; thresholds: (M - 1,) float64, ascending.
     """
 
-    codes: Tensor = field(compare=False)
-    thresholds: Tensor = field(compare=False)
+    codes: Tensor
+    thresholds: Tensor
+
+    def to(self, device: torch.device) -> "Rule":
+        """The same rule for values there."""
+        return Rule(self.codes.to(device), self.thresholds.to(device))
 
     def __call__(self, values: Tensor) -> Tensor:
-        """(n,) int64 codes of (n,) values."""
-        thresholds = self.thresholds.to(values.device)
-        return self.codes.to(values.device)[torch.bucketize(values.double(), thresholds)]
+        """(n,) int64 codes of (n,) values on the same device."""
+        return self.codes[torch.bucketize(values.double(), self.thresholds)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EntropyCodebook:
     """levels: (K,) float32, strictly ascending; rule: which of them a value takes; zero_code: the
     place of the exact zero."""
 
-    levels: Tensor = field(compare=False)
+    levels: Tensor
     rule: Rule
     zero_code: int
 
@@ -69,8 +73,10 @@ def entropy_codebook(values: Tensor, price: float, *, zeros: int = 0) -> Entropy
     """
     price = real("price", price, 1e-30, 1e30)
     zeros = whole("zeros", zeros, 0, 2**40)
-    if values.ndim != 1 or not bool(torch.isfinite(values).all()):
-        raise InputError(f"values must be (n,) finite numbers, got shape {tuple(values.shape)}.")
+    if values.ndim != 1:
+        raise InputError(f"values must have shape (n,), got {tuple(values.shape)}.")
+    if bad := int((~torch.isfinite(values)).sum()):
+        raise InputError(f"values must be finite, got {bad} of {len(values)} that are not.")
     ordered = np.sort(values.detach().cpu().numpy().astype(np.float64))
     levels, costs = _settled(ordered, price, zeros)
     found = torch.from_numpy(levels).float()

@@ -3,8 +3,8 @@
 Every layer gets levels and codes of least worth * squared error + price * bits
 (`entropy_codebook.py`), one price for the whole network (the equal-slope condition of Shoham &
 Gersho 1988), and codes whose errors make up for each other (`compensation.py`). A layer's worth,
-what a squared error in its weights costs in answers, is measured. No weight is trained, no label is
-read. Left out: how layers act on one another.
+its sensitivity, is measured: the KL divergence of the answers that a squared error in its weights
+makes. No weight is trained, no label is read. Left out: how layers act on one another.
 """
 
 import math
@@ -28,8 +28,8 @@ from compression.scan_steps import Network, State, folded_scales, steps_of
 _WORTH_IMAGES = 256
 _WORTH_BATCH = 64
 _PROBE = 0.15  # of a layer's mean square: the price of a bit at which its worth is measured
-_LEAST_WORTH = 1e-12
-_DEAREST = 1.0  # nats for a bit: every weight is zero then
+_LEAST_WORTH, _MOST_WORTH = 1e-12, 1e12
+_CHEAPEST, _DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, nothing but zeros
 _SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
 _SEARCH_ROUNDS = 4
 _SEARCHED = 0.03  # of the budget: near enough with few images
@@ -40,11 +40,12 @@ _USED = 0.995  # of the budget: near enough
 
 class Trial(NamedTuple):
     """A price of a bit in nats, the bytes of the packed file that it led to, and the best model so
-    far that fits."""
+    far that fits, with its bytes."""
 
     price: float
     packed_bytes: int
     best: QuantizedModel | None
+    best_bytes: int
 
 
 def quantize_entropy(
@@ -64,13 +65,14 @@ def quantize_entropy(
     images. compensate: whether errors make up for each other; the only step that takes long, 5 s of
     two cores for 512 images and `resnet9-s`. Raises InputError as `quantize_compensated` does.
     """
-    price = real("price", price, 1e-30, 1e30, "nats for a bit")
+    price = real("price", price, _CHEAPEST, _DEAREST, "nats for a bit")
     _checked(model, images, masks)
-    worth = worth or layer_worth(model, images[:_WORTH_IMAGES])
-    starts = {
-        name: _layer(name, module.weight.detach(), price / worth[name], (masks or {}).get(name))
-        for name, module in prunable_layers(model).items()
-    }
+    if worth is None:
+        worth = layer_worth(model, images[:_WORTH_IMAGES])
+    starts = {}
+    for name, module in prunable_layers(model).items():
+        each = real(f"worth of {name}", worth.get(name), _LEAST_WORTH, _MOST_WORTH)
+        starts[name] = _layer(name, module.weight.detach(), price / each, (masks or {}).get(name))
     if compensate:
         layers = compensated_layers(model, starts, images, masks)
     else:
@@ -84,13 +86,17 @@ def fit_entropy(
     max_bytes: float,
     images: Tensor,
     masks: Mapping[str, Tensor] | None = None,
+    *,
+    overhead: int = 0,
 ) -> QuantizedModel:
-    """`quantize_entropy` at the price whose packed file is the largest within `max_bytes`.
+    """`quantize_entropy` at a price whose packed file takes 99.5 to 100 % of `max_bytes`, or the
+    largest within it that ten trials find, or that there is.
 
-    Takes two or three times the seconds of one `quantize_entropy`. Raises InputError where even
-    the dearest bits leave the file too large, and for what `quantize_entropy` refuses.
+    overhead: bytes that the file's name and steps will add (`packing.description_bytes`). Takes two
+    or three times the seconds of one `quantize_entropy`. Raises InputError where even the dearest
+    bits leave the file too large, and for what `quantize_entropy` refuses.
     """
-    *_, last = fit_entropy_by_trial(model, max_bytes, images, masks)
+    *_, last = fit_entropy_by_trial(model, max_bytes, images, masks, overhead=overhead)
     assert last.best is not None
     return last.best
 
@@ -100,6 +106,8 @@ def fit_entropy_by_trial(
     max_bytes: float,
     images: Tensor,
     masks: Mapping[str, Tensor] | None = None,
+    *,
+    overhead: int = 0,
 ) -> Iterator[Trial]:
     """The trials of `fit_entropy` on all images as they are made: the price is looked for without
     compensation first, which is quick, then with few images. Errors as there."""
@@ -111,46 +119,51 @@ def fit_entropy_by_trial(
         found = quantize_entropy(
             model, price, images[: max(1, count)], masks, worth=worth, compensate=count > 0
         )
-        return found, len(pack(found))
+        return found, len(pack(found)) + overhead
 
-    if tried(_DEAREST, 0)[1] > budget:
-        raise _out_of_reach(budget)
+    least = tried(_DEAREST, 0)[1]
+    if least > budget:
+        raise InputError(
+            f"max_bytes must be at least {least:,} for this model, got {round(budget):,}."
+        )
     price = _price_without_compensation(lambda price: tried(price, 0)[1], budget)
     for _ in range(_SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES else 0):
         size = tried(price, _SEARCH_IMAGES)[1]
-        if abs(math.log(size / budget)) < _SEARCHED:
+        if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == _CHEAPEST):
             break
-        price *= (budget / size) ** (1 / _SLOPE)
-    best: tuple[QuantizedModel, int] | None = None
-    over, under = 0.0, math.inf  # prices known to be too low, and high enough
-    for _ in range(_ROUNDS):
+        price = _moved(price, size, budget)
+    best: QuantizedModel | None = None
+    best_bytes, over, under = 0, 0.0, math.inf  # prices known to be too low, and high enough
+    for number in range(_ROUNDS):
+        if number == _ROUNDS - 1 and best is None:
+            price = _DEAREST  # of which is known that it fits
         found, size = tried(price, len(images))
-        if size <= budget and (best is None or size > best[1]):
-            best = found, size
-        yield Trial(price, size, best[0] if best else None)
+        if best_bytes < size <= budget:
+            best, best_bytes = found, size
+        yield Trial(price, size, best, best_bytes)
         over, under = (over, min(under, price)) if size <= budget else (max(over, price), under)
-        if _USED * budget <= size <= budget or over >= _USED * under:
+        near = _USED * budget <= size <= budget or over >= _USED * under
+        if near or (size <= budget and price == _CHEAPEST):
             break
-        price *= ((1 + _USED) / 2 * budget / size) ** (1 / _SLOPE)
+        price = _moved(price, size, (1 + _USED) / 2 * budget)
         if not over < price < under:  # stay between what is known
-            price = math.sqrt(over * under) if over and under < math.inf else 2 * over or under / 2
-    if best is None:
-        raise _out_of_reach(budget)
+            price = math.sqrt(over * under)
 
 
-def _out_of_reach(budget: float) -> InputError:
-    return InputError(f"max_bytes must be within reach of this model, got {round(budget):,}.")
+def _moved(price: float, size: int, wanted: float) -> float:
+    """The price at which about the wanted bytes are to be had, where this one gave `size`."""
+    return min(_DEAREST, max(_CHEAPEST, price * (wanted / size) ** (1 / _SLOPE)))
 
 
 @torch.no_grad()
 def layer_worth(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """Layer -> nats of divergence from the model's own answers for a squared error of 1 in all its
-    weights together, measured with coarse codes in that layer alone.
+    """Layer -> nats of KL divergence from the model's own answers for a squared error of 1 in all
+    its weights together, measured with coarse codes in that layer alone.
 
     images: (N, 32, 32, 3) uint8; 256 of them take about 1 s of two cores for `resnet9-s`.
     """
-    if not isinstance(model, ResNet9):
-        raise InputError(f"model must be a ResNet9, got {type(model).__name__}.")
+    _checked(model, images, None)
+    assert isinstance(model, ResNet9)
     network, scales = Network(steps_of(model), torch.float32), folded_scales(model)
     errors, coarse = [], []
     for step in network.steps:
@@ -168,7 +181,9 @@ def layer_worth(model: nn.Module, images: Tensor) -> dict[str, float]:
             divergences[k] += float((before.exp() * (before - after)).sum())
             state = network.step(k, state)
     return {
-        step.name: max(divergence / len(images) / error, _LEAST_WORTH) if error > 0 else 1.0
+        step.name: min(max(divergence / len(images) / error, _LEAST_WORTH), _MOST_WORTH)
+        if error > 0
+        else 1.0
         for step, divergence, error in zip(network.steps, divergences, errors, strict=True)
     }
 
@@ -192,11 +207,11 @@ def _layer(
 
 def _price_without_compensation(size_at: Callable[[float], int], budget: float) -> float:
     """The price at which the file fits, within a few percent, by halving the logarithm."""
-    low, high = -16.0, math.log10(_DEAREST)
+    low, high = math.log10(_CHEAPEST), math.log10(_DEAREST)
     for _ in range(10):
         middle = (low + high) / 2
         low, high = (low, middle) if size_at(10**middle) <= budget else (middle, high)
-    return 10**high
+    return _CHEAPEST if low == math.log10(_CHEAPEST) else 10**high
 
 
 def _checked(model: nn.Module, images: Tensor, masks: Mapping[str, Tensor] | None) -> None:
@@ -204,3 +219,6 @@ def _checked(model: nn.Module, images: Tensor, masks: Mapping[str, Tensor] | Non
         raise InputError(f"model must be a ResNet9, got {type(model).__name__}.")
     check_images(images)
     check_masks(model, dict(masks or {}))
+    for name, module in prunable_layers(model).items():
+        if bad := int((~torch.isfinite(module.weight)).sum()):
+            raise InputError(f"weights of {name} must be finite, got {bad} that are not.")

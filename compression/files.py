@@ -15,8 +15,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    yield beside
+    try:
+        yield beside
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
+
+
+def without_folders(start: object) -> str:
+    """A shipped name (`resnet9-s/baseline`) as it is, a file's path by its name alone: what a
+    recorded command says, so that no record holds a path of the machine that made it."""
+    text = str(start)
+    return Path(text).name if Path(text).suffix else text
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,7 +15,7 @@ from compression.inputs import InputError, shown
 
 OURS = "measured damage"
 COMPENSATED = "measured damage, rounding compensated"
-PRICED = "one price for a bit, rounding compensated"
+PRICED = "entropy-constrained, rounding compensated"
 RIVALS = ("one sparsity for all", "one threshold for all", "random")
 
 
@@ -74,10 +74,11 @@ def prediction_error(points: Sequence[FrontPoint], dense_correct: int) -> dict[s
     """How far our predictions were off, over all goals that were met: drops in points of accuracy,
     sizes in percent; mean and greatest, without sign."""
     ours = [point for point in points if point.way == OURS]
-    drops = [
-        abs(100 * ((dense_correct - p.correct) / p.total - (p.predicted_drop or 0.0))) for p in ours
-    ]
-    sizes = [abs(100 * ((p.predicted_bytes or 0) / p.packed_bytes - 1)) for p in ours]
+    drops, sizes = [], []
+    for p in ours:
+        assert p.predicted_drop is not None and p.predicted_bytes is not None
+        drops.append(abs(100 * ((dense_correct - p.correct) / p.total - p.predicted_drop)))
+        sizes.append(abs(100 * (p.predicted_bytes / p.packed_bytes - 1)))
     return {
         "goals": len(ours),
         "mean_drop_error": mean(drops),

@@ -8,8 +8,10 @@ Loading gives weights bit for bit; biases and batch norm come in half precision,
 in `packing_ladder.py`.
 """
 
+import json
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +40,7 @@ __all__ = [
     "PackedFormatError",
     "PackedInfo",
     "PackedLayer",
+    "description_bytes",
     "inspect_packed",
     "is_packed",
     "load_packed",
@@ -93,6 +96,16 @@ def pack(variant: Packable) -> bytes:
         "layers": described,
     }
     return container_of(about, tensors)
+
+
+def description_bytes(name: str, steps: Sequence[str]) -> int:
+    """At most how many bytes a name and steps add to a packed file."""
+
+    def length(name: str, steps: Sequence[str]) -> int:
+        described = {"name": name, "recipe": list(steps)}
+        return len(json.dumps(json.dumps(described, separators=(",", ":"))))  # text within a text
+
+    return length(name, steps) - length("", []) + 8  # to the next multiple of 8
 
 
 def load_packed(path: str | os.PathLike[str]) -> ResNet9:

@@ -56,8 +56,8 @@ class QuantizedLayer:
 class QuantizedModel:
     """A model whose weights in `layers` equal their codebook[indices] bit for bit.
 
-    layers: only those that are quantized, in the model's order; the others stay float32. masks: as
-    they were given to `quantize`, layer -> True where the weight is kept.
+    layers: only those that are quantized, in the model's order; the others stay float32. masks:
+    layer -> True where the weight is kept, as given to `quantize`, or where a weight is not zero.
     """
 
     model: nn.Module = field(repr=False)

@@ -12,6 +12,7 @@ from torch import nn
 from compression.checkpoint import save_shards
 from compression.data import ImageSet
 from compression.evaluation import evaluate
+from compression.files import without_folders
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice
 from compression.model import ResNet9, build_model, load_checkpoint, save_checkpoint
@@ -50,7 +51,7 @@ def train_checkpoint(
         "config": asdict(config),
         "seed": seed,
         "data": {"source": source, "train": len(sets["train"]), "test": len(sets["test"])},
-        "command": command + (f" --start {start}" if start else ""),
+        "command": command + (f" --start {without_folders(start)}" if start else ""),
         "earlier": earlier,
         "machine": machine_record(),
     }
@@ -85,7 +86,9 @@ def average_checkpoints(
     validation = sets["validation"]
     record = dict(loaded[-1].metadata) | {
         "averaged": [str(checkpoint.metadata.get("command", "")) for checkpoint in loaded],
-        "command": f"python -m compression average {out.name} {' '.join(map(str, starts))}",
+        "command": " ".join(
+            ["python -m compression average", out.name, *map(without_folders, starts)]
+        ),
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
         **_on_test(model, sets["test"]),
     }

@@ -1,4 +1,4 @@
-"""The whole of Deep Compression at a budget of bytes: quantize, tune with zeros held, quantize.
+"""The stages of Deep Compression at a budget of bytes, its zeros and codes chosen by their price.
 
 The dense network is quantized for a size (`entropy_quantization.py`), which says what may be zero;
 what is left learns the dense network's answers in floating point, its zeros held; that again, each
@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,11 +20,14 @@ from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
 from compression.entropy_quantization import fit_entropy
-from compression.inputs import real, whole
+from compression.inference import device_of
+from compression.inputs import InputError, real, whole
+from compression.packing import description_bytes
 from compression.quantization import QuantizedModel
 from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE, TrainConfig
 from compression.resnet9 import ResNet9, prunable_layers
+from compression.scan_cache import weights_digest
 from compression.stored import StoredModel
 from compression.training import fine_tune
 
@@ -33,11 +37,11 @@ Notify = Callable[[str], None]
 @dataclass(frozen=True)
 class ShrinkConfig:
     """max_bytes: of the packed file; rounds of quantizing and tuning before the last quantizing, 0
-    for none, the first of them for draft_ratio times as many bytes, the last for as many;
-    tune_epochs of each round, centroid_epochs of the quantized network, 0 for none; learning rates
-    as in TrainConfig (sgd_lr) and CentroidConfig (learning_rate); compensation_images: training
-    images by which rounding errors are made up for; recalibration_images: those on which batch norm
-    is re-estimated."""
+    for none, the first of them for draft_ratio times as many bytes, the last, where there are more,
+    for as many; tune_epochs of each round, centroid_epochs of the quantized network, 0 for none;
+    learning rates as in TrainConfig (sgd_lr) and CentroidConfig (learning_rate);
+    compensation_images: training images by which rounding errors are made up for;
+    recalibration_images: those on which batch norm is re-estimated."""
 
     max_bytes: float
     rounds: int = 1
@@ -64,10 +68,7 @@ class ShrinkConfig:
     def drafts(self) -> list[float]:
         """Bytes that each round quantizes for: evenly spaced ratios down to max_bytes."""
         steps = max(1, self.rounds - 1)
-        return [
-            self.max_bytes * self.draft_ratio ** (1 - k / steps if self.rounds > 1 else 1)
-            for k in range(self.rounds)
-        ]
+        return [self.max_bytes * self.draft_ratio ** (1 - k / steps) for k in range(self.rounds)]
 
     def tuning(self) -> TrainConfig:
         """The recipe of a round."""
@@ -98,7 +99,7 @@ def shrink(
     of `dense`. folder: keeps what each round's tuning gave, so that a run that was killed goes on
     from there.
     """
-    run = _Run(teacher or dense, sets, config, folder, notify)
+    run = _Run(dense, teacher or dense, sets, config, folder, notify)
     model, masks, steps = dense, {}, []
     for number, draft_bytes in enumerate(config.drafts(), 1):
         model, masks = run.tuned(model, masks, draft_bytes, number)
@@ -106,25 +107,33 @@ def shrink(
             f"quantized for {round(draft_bytes):,} bytes to find {_zeros(masks):.1%} zeros",
             f"the others tuned by {config.tune_epochs} epochs of distillation",
         ]
-    quantized = run.quantized(model, masks, config.max_bytes)
-    steps += [
-        f"quantized for at most {round(config.max_bytes):,} bytes, "
-        f"{_zeros(quantized.masks):.1%} zeros",
-        f"rounding errors made up for on {config.compensation_images} images",
+    last = _last_steps(config, len(sets["train"]), 1.0)
+    overhead = description_bytes(name, [*steps, *last])
+    quantized = run.quantized(model, masks, config.max_bytes, overhead)
+    steps += _last_steps(config, len(sets["train"]), _zeros(quantized.masks))
+    if config.centroid_epochs:
+        quantized = run.trained(quantized)
+    return StoredModel(name, tuple(steps), quantized)
+
+
+def _last_steps(config: ShrinkConfig, images: int, zeros: float) -> list[str]:
+    """What is done after the rounds, in words."""
+    steps = [
+        f"quantized for at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros",
+        f"rounding errors made up for on {min(images, config.compensation_images)} images",
         "batch norm recalibrated",
     ]
     if config.centroid_epochs:
-        quantized = run.trained(quantized)
-        steps.append(
-            f"{config.centroid_epochs} epochs of centroid distillation, best on validation"
-        )
-    return StoredModel(name, tuple(steps), quantized)
+        text = f"{config.centroid_epochs} epochs of centroid distillation, best on validation"
+        steps.append(text)
+    return steps
 
 
 @dataclass(frozen=True)
 class _Run:
     """The steps, each with what all of them need."""
 
+    dense: ResNet9
     teacher: ResNet9
     sets: dict[str, ImageSet]
     config: ShrinkConfig
@@ -132,11 +141,12 @@ class _Run:
     notify: Notify
 
     def quantized(
-        self, model: ResNet9, masks: dict[str, Tensor], max_bytes: float
+        self, model: ResNet9, masks: dict[str, Tensor], max_bytes: float, overhead: int = 0
     ) -> QuantizedModel:
         """The model in at most so many bytes, batch norm recalibrated."""
         images = self.sets["train"].images
-        small = fit_entropy(model, max_bytes, images[: self.config.compensation_images], masks)
+        few = images[: self.config.compensation_images]
+        small = fit_entropy(model, max_bytes, few, masks, overhead=overhead)
         few = images[: self.config.recalibration_images]
         return dataclasses.replace(small, model=recalibrate_batch_norm(small.model, few))
 
@@ -146,7 +156,13 @@ class _Run:
         """The model after a round, its zeros those of a quantized draft, and its masks."""
         kept = self.folder / f"tuned-{number}.safetensors" if self.folder else None
         if kept is not None and kept.is_file():
-            found = load_checkpoint(kept).model
+            checkpoint = load_checkpoint(kept)
+            if checkpoint.metadata.get("run") != self._identity():
+                raise InputError(
+                    f"{kept.name} in {kept.parent.name} must be of this run, got one of other "
+                    "settings or another start: remove that folder to begin anew."
+                )
+            found = checkpoint.model
             return found, {n: m.weight.detach() != 0 for n, m in prunable_layers(found).items()}
         draft = self.quantized(model, masks, draft_bytes)
         best = None
@@ -165,9 +181,20 @@ class _Run:
                 f"tuning {number}, epoch {best.epoch} of {best.epochs}: {best.accuracy:.2%}"
             )
         assert best is not None and isinstance(best.best_model, ResNet9)
+        tuned = best.best_model.to(device_of(self.dense))
         if kept is not None:
-            save_checkpoint(best.best_model, kept, {"steps": ["fine-tuned"]})
-        return best.best_model, draft.masks
+            save_checkpoint(tuned, kept, {"steps": ["fine-tuned"], "run": self._identity()})
+        return tuned, {name: mask.to(device_of(tuned)) for name, mask in draft.masks.items()}
+
+    def _identity(self) -> dict[str, Any]:
+        """What a round's result depends on: all settings but those of what comes after."""
+        asked = dataclasses.asdict(self.config)
+        left = {n: asked[n] for n in asked if not n.startswith("centroid")}
+        return left | {
+            "images": len(self.sets["train"]),
+            "dense": weights_digest(self.dense),
+            "teacher": weights_digest(self.teacher),
+        }
 
     def trained(self, quantized: QuantizedModel) -> QuantizedModel:
         """The model after its levels were trained."""

@@ -53,8 +53,8 @@ def test_a_size_is_asked_for_in_place_of_bits(tmp_path):
     assert made["steps"].startswith("as trained; quantized for 250 KiB; rounding errors made up")
     size = json.loads(run("pack", quantized, packed, "--json").stdout)["total_bytes"]
     assert 0.98 * 250 * 1024 < size <= 250 * 1024
-    done = CliRunner().invoke(app, [*map(str, words), "--max-kib", "250", "--layer", "conv1=4"])
-    assert str(done.exception) == "Either --max-kib or --layer can be given, got both."
+    done = CliRunner().invoke(app, [*map(str, words), "--max-kib", "250", "--bits", "4"])
+    assert str(done.exception) == "Either --max-kib, or --bits and --layer, can be given, got both."
 
 
 def test_a_packed_file_of_another_name_is_refused(tmp_path):

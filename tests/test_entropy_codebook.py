@@ -42,7 +42,7 @@ def test_without_costs_the_rule_is_the_nearest_and_ties_go_down():
 
 
 def best_by_hand(values, price):
-    """The least cost of all partitions of the ordered values in which one cell's level is zero."""
+    """The least cost of all partitions of the ordered values; one cell's level may be zero."""
     ordered = values.sort().values
     n, best = len(ordered), math.inf
     for count in range(1, n + 1):
@@ -131,5 +131,5 @@ def test_odd_values_have_levels_and_an_exact_zero(values, price):
 def test_bad_prices_and_values_are_said():
     with pytest.raises(InputError, match="price must be a number from 1e-30"):
         entropy_codebook(torch.ones(3), 0)
-    with pytest.raises(InputError, match="values must be .n,. finite numbers"):
+    with pytest.raises(InputError, match="values must be finite, got 1 of 1 that are not"):
         entropy_codebook(torch.tensor([float("nan")]), 1)

@@ -15,10 +15,11 @@ from compression.entropy_quantization import (
 from compression.inference import count_correct
 from compression.inputs import InputError
 from compression.model import build_model, load_checkpoint, prunable_layers
-from compression.packing import pack
+from compression.packing import description_bytes, load_packed, pack, save_packed
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
+from compression.stored import StoredModel
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +108,52 @@ def test_dearer_bits_make_smaller_files(baseline, images, worth):
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_an_untrained_network_is_quantized_too(images):
+def test_an_untrained_network_comes_back_from_its_file(images, tmp_path):
     found = quantize_entropy(build_model("resnet9-s", seed=0).eval(), 1e-7, images[:32])
-    assert len(found.layers) == 9
+    save_packed(found, tmp_path / "x.safetensors")
+    for name, module in prunable_layers(load_packed(tmp_path / "x.safetensors")).items():
+        assert torch.equal(module.weight, found.layers[name].weight())
 
 
-def test_what_cannot_be_is_said(baseline, images):
-    with pytest.raises(InputError, match="max_bytes must be within reach of this model, got 1,000"):
+def test_more_bytes_than_there_is_use_for_take_one_trial(baseline, images):
+    trials = list(fit_entropy_by_trial(baseline, 6_000_000, images[:32]))
+    assert len(trials) == 1 and trials[0].best is not None
+    assert all(len(layer.codebook) > 200 for layer in trials[0].best.layers.values())
+
+
+def test_a_name_and_steps_are_within_the_budget(baseline, images):
+    name, steps = "x · y" * 100, ["quantized · for a size", 'with "quotes"'] * 20
+    found = fit_entropy(baseline, 260_000, images[:32], overhead=description_bytes(name, steps))
+    size = len(pack(StoredModel(name, tuple(steps), found)))
+    assert 0.98 * 260_000 < size <= 260_000
+    assert (
+        size - len(pack(found)) <= description_bytes(name, steps) < 1.2 * (size - len(pack(found)))
+    )
+
+
+def test_layers_without_anything_left_stay_zero(baseline, images):
+    model = copy.deepcopy(baseline)
+    layers = prunable_layers(model)
+    layers["conv4"].weight.data.zero_()
+    masks = {"res1.first": torch.zeros_like(layers["res1.first"].weight, dtype=torch.bool)}
+    layers["res1.first"].weight.data.zero_()
+    found = quantize_entropy(model, 1e-7, images[:32], masks)
+    for name in ("conv4", "res1.first"):
+        assert found.layers[name].codebook.tolist() == [0] and not found.masks[name].any()
+
+
+def test_what_cannot_be_is_said(baseline, images, worth):
+    with pytest.raises(InputError, match="max_bytes must be at least [0-9,]+ for .*, got 1,000"):
         fit_entropy(baseline, 1000, images[:32])
-    with pytest.raises(InputError, match="price must be a number from 1e-30"):
+    with pytest.raises(InputError, match="price must be a number from 1e-16"):
         quantize_entropy(baseline, 0, images)
+    with pytest.raises(InputError, match="worth of conv2 must be a number from .* got nothing"):
+        quantize_entropy(baseline, 1e-7, images, worth={"conv1": worth["conv1"]})
     with pytest.raises(InputError, match="model must be a ResNet9, got Linear"):
         quantize_entropy(torch.nn.Linear(2, 2), 1e-7, images)
+    with pytest.raises(InputError, match="images must hold at least one image, got none"):
+        layer_worth(baseline, images[:0])
+    spoilt = copy.deepcopy(baseline)
+    prunable_layers(spoilt)["conv3"].weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="weights of conv3 must be finite, got 9 that are not"):
+        quantize_entropy(spoilt, 1e-7, images)

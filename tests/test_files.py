@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compression.files import replacing, write_json
+from compression.files import replacing, without_folders, write_json
 
 
 def test_an_error_leaves_the_file_as_it_was(tmp_path):
@@ -16,6 +16,19 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
         beside.write_text("half of")
         1 / 0  # noqa: B018
     assert json.loads(path.read_text()) == {"a": 1}
+    assert [found.name for found in path.parent.iterdir()] == ["x.json"]
     write_json(path, [2])
     assert json.loads(path.read_text()) == [2]
     assert [found.name for found in path.parent.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("resnet9-s/baseline", "resnet9-s/baseline"),
+        ("/home/someone/runs/x.safetensors", "x.safetensors"),
+        ("x.safetensors", "x.safetensors"),
+    ],
+)
+def test_records_name_no_folders(given, said):
+    assert without_folders(given) == said

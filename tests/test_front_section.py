@@ -20,7 +20,7 @@ POINTS = [
 def test_the_remark_counts_the_sizes_that_ours_wins():
     text = remark(POINTS, dense_correct=900)
     assert "on or above all of the usual ways at 1 of 2 sizes" in text
-    assert "one price for a bit is the best of all at 1." in text
+    assert "entropy-constrained it is on or above every other way at 1." in text
     assert "Over 3 goals the predicted drop was off by 0.33 points on average (at most 1" in text
 
 

@@ -1,5 +1,6 @@
 """Averaged cycles, distillation, and the whole way down to a packed file, on few images."""
 
+import dataclasses
 import json
 
 import pytest
@@ -103,7 +104,11 @@ def test_shrinking_keeps_the_budget_the_zeros_and_the_steps(baseline, sets, tmp_
         ["quantized", "for", "450,000"], ["quantized", "for", "300,000"],
     ]  # fmt: skip
     assert len(small.steps) == 8 and "distillation" in small.steps[1]
-    assert 0.9 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
+    with pytest.raises(
+        InputError, match="tuned-1.safetensors in kept must be of this run, got one"
+    ):
+        shrink(baseline, sets, dataclasses.replace(config, tune_lr=0.1), folder=tmp_path / "kept")
+    assert 0.98 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
     kept = [load_checkpoint(tmp_path / f"kept/tuned-{k}.safetensors").model for k in (1, 2)]
     for name, layer in small.layers.items():
         weight = layer.weight()
@@ -132,7 +137,7 @@ def test_without_rounds_and_training_it_is_quantized_alone(baseline, sets):
         ({"rounds": 3, "draft_ratio": 4}, [400, 200, 100]),
     ],
 )
-def test_drafts_end_at_the_size(options, sizes):
+def test_drafts_come_down_to_the_size(options, sizes):
     assert ShrinkConfig(100, **options).drafts() == pytest.approx(sizes)
 
 

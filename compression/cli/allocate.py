@@ -12,6 +12,7 @@ from compression.allocation_table import setting_table
 from compression.budget_fit import fit, packed_bytes
 from compression.cli.common import DataOption, JsonOption, SourceOption, progress_bar, show
 from compression.data import load_cifar10
+from compression.files import without_folders
 from compression.hardware import machine_record
 from compression.inputs import InputError, real, whole
 from compression.scan_cache import content_digest
@@ -82,7 +83,8 @@ def measured_settings(
             points.append(point)
             bar.update(task, completed=len(points), description=f"Measuring {point.layer}")
     if kept is not None:
-        command = f"python -m compression allocate {checkpoint} --images {count} --source {source}"
-        about = {"model": checkpoint, "command": command, "machine": machine_record()}
+        name = without_folders(checkpoint)
+        command = f"python -m compression allocate {name} --images {count} --source {source}"
+        about = {"model": name, "command": command, "machine": machine_record()}
         save_settings(kept, model, *pair, points, about)
     return points

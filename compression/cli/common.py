@@ -66,3 +66,9 @@ def parse_pairs(name: str, pairs: list[str]) -> dict[str, float]:
         if not equals:
             raise InputError(f"{name} must be of the form NAME=NUMBER, got {shown(pair)}.")
     return found
+
+
+def check_packed_name(out: Path) -> None:
+    """Raise InputError unless a packed file may have this name."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")

@@ -21,6 +21,7 @@ from compression.data import load_cifar10
 from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError, real, whole
 from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
+from compression.packing import description_bytes
 from compression.pruning import prune, with_model
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
@@ -97,7 +98,9 @@ def _sparsities(
 def quantize_command(
     checkpoint: CheckpointArgument,
     out: OutArgument,
-    bits: Annotated[int, typer.Option(help="Bits for each weight, 1 to 8.")] = 8,
+    bits: Annotated[
+        int | None, typer.Option(help="Bits for each weight, 1 to 8; 8 where nothing is said.")
+    ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="LAYER=BITS, for one layer; may be repeated.")
     ] = None,
@@ -124,10 +127,10 @@ def quantize_command(
     before = load_checkpoint(checkpoint)
     epochs = whole("train_epochs", train_epochs, 0, 1000)
     layers = prunable_layers(before.model)
-    widths: dict[str, Any] = dict.fromkeys(layers, whole("bits", bits, 1, 8))
-    widths |= parse_pairs("layer", layer or [])
-    if max_kib is not None and layer:
-        raise InputError("Either --max-kib or --layer can be given, got both.")
+    if max_kib is not None and (layer or bits is not None):
+        raise InputError("Either --max-kib, or --bits and --layer, can be given, got both.")
+    bits = whole("bits", 8 if bits is None else bits, 1, 8)
+    widths: dict[str, Any] = dict.fromkeys(layers, bits) | parse_pairs("layer", layer or [])
     masks = {
         name: module.weight != 0
         for name, module in layers.items()
@@ -138,7 +141,9 @@ def quantize_command(
     images = train_set.images[: compensate or 512]
     if max_kib is not None:
         budget = 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")
-        quantized = fit_entropy(before.model, budget, images, masks)
+        # The steps that will be known then, and some room for those to come.
+        overhead = description_bytes(out.stem, [*_steps_of(before), " " * 400])
+        quantized = fit_entropy(before.model, budget, images, masks, overhead=overhead)
     elif compensate:
         quantized = quantize_compensated(before.model, widths, images, masks)
     else:
@@ -146,7 +151,7 @@ def quantize_command(
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
     label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
     label = f"k-means quantized to {label}" if max_kib is None else f"quantized for {max_kib:g} KiB"
-    steps = [*before.metadata.get("steps", ["as trained"]), label]
+    steps = [*_steps_of(before), label]
     if compensate or max_kib is not None:
         steps.append(f"rounding errors made up for on {len(images)} training images")
     if recalibrate:
@@ -165,7 +170,15 @@ def quantize_command(
         quantized = last.best
         kept = f"epoch {last.best_epoch}" if last.best_epoch else "the start"
         steps.append(f"centroids trained {epochs} epochs, kept: {kept}")
-    _finish(quantized.model, out, before, steps, {"bits": widths}, source, data, json_output)
+    extra: dict[str, Any] = {"bits": widths}
+    if max_kib is not None:
+        weights = {name: entry.weight() for name, entry in quantized.layers.items()}
+        extra["sparsity"] = {n: float((w == 0).double().mean()) for n, w in weights.items()}
+    _finish(quantized.model, out, before, steps, extra, source, data, json_output)
+
+
+def _steps_of(checkpoint: Checkpoint) -> list[str]:
+    return checkpoint.metadata.get("steps", ["as trained"])
 
 
 def _finish(

@@ -9,6 +9,7 @@ import typer
 from compression.cli.allocate import measured_settings
 from compression.cli.common import DataOption, JsonOption, SourceOption, show
 from compression.data import SPLITS, load_cifar10
+from compression.files import without_folders
 from compression.front_records import FrontPoint, load_front, prediction_error, save_front
 from compression.fronts import Front, FrontConfig
 from compression.hardware import machine_record
@@ -34,7 +35,9 @@ def front_command(
     """Measure packed files of many sizes, without training: our allocation and the usual ways."""
     config = FrontConfig(sizes, randoms, seed=seed)
     dense = load_stored(checkpoint).model
-    command = f"python -m compression front {checkpoint} {out.name} --sizes {sizes} "
+    command = (
+        f"python -m compression front {without_folders(checkpoint)} {out.name} --sizes {sizes} "
+    )
     command += f"--randoms {randoms} --seed {seed} --source {source}"
     about = {
         "model": checkpoint,

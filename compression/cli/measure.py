@@ -17,6 +17,7 @@ from compression.cli.common import (
 )
 from compression.data import ImageSet, load_cifar10
 from compression.evaluation import evaluate, measure_complexity, measure_latency
+from compression.files import without_folders
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice, real, whole
 from compression.model import prunable_layers
@@ -105,7 +106,7 @@ def scan_command(
     if out is not None and out.suffix == ".csv":
         out.write_text(scan_csv(points))
     elif out is not None:
-        command = f"python -m compression scan {checkpoint} --images {len(labels)}"
+        command = f"python -m compression scan {without_folders(checkpoint)} --images {len(labels)}"
         command += f" --source {source} --precision {precision}"
         about = {"model": checkpoint, "command": command, "machine": machine_record()}
         recorded = record_scan(

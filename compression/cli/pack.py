@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compression.cli.common import JsonOption, show
-from compression.inputs import InputError
+from compression.cli.common import JsonOption, check_packed_name, show
 from compression.model import ResNet9, save_checkpoint
 from compression.packing import PackedInfo, inspect_packed, load_packed_parts, save_packed
 from compression.quantization import quantize
@@ -27,8 +26,7 @@ def pack_command(
     json_output: JsonOption = False,
 ) -> None:
     """Write a model as one small file: codebooks, entropy-coded indices, and all that it needs."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")
+    check_packed_name(out)
     stored = load_stored(checkpoint)
     variant, steps = stored.parts, stored.steps
     if bits is not None:

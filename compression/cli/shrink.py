@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from compression.cli.common import DataOption, JsonOption, SourceOption, show
+from compression.cli.common import DataOption, JsonOption, SourceOption, check_packed_name, show
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
-from compression.files import write_json
+from compression.files import without_folders, write_json
 from compression.hardware import machine_record
+from compression.inputs import real
 from compression.packing import save_packed
 from compression.report import row_of, variant_of
 from compression.shrink import ShrinkConfig, shrink
@@ -39,8 +40,9 @@ def shrink_command(
     json_output: JsonOption = False,
 ) -> None:
     """Find zeros, distil, quantize for the size, distil the centroids, pack, measure the file."""
+    check_packed_name(out)
     config = ShrinkConfig(
-        1024 * max_kib,
+        1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),
         rounds=rounds,
         draft_ratio=draft_ratio,
         tune_epochs=tune_epochs,
@@ -63,17 +65,17 @@ def shrink_command(
     result["dense_accuracy"] = variant_of(dense, sets["test"]).evaluation.accuracy
     show({"file": str(out)} | result, json_output)
     if results is not None:
-        command = f"python -m compression shrink {checkpoint} {out.name} --max-kib {max_kib:g} "
-        command += f"--rounds {rounds} --draft-ratio {draft_ratio:g} "
+        command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
+        command += f"--max-kib {max_kib:g} --rounds {rounds} --draft-ratio {draft_ratio:g} "
         command += f"--tune-epochs {tune_epochs} --tune-lr {tune_lr:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
-        command += f" --teacher {teacher}" if teacher else ""
+        command += f" --teacher {without_folders(teacher)}" if teacher else ""
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)
         content = {
             "command": command,
-            "start": checkpoint,
+            "start": without_folders(checkpoint),
             "config": asdict(config),
             "machine": machine_record(),
             "result": result,

@@ -13,7 +13,7 @@ LEAD = (
     "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
     "and bits are spread over the layers by measured damage, or in the usual ways: one sparsity "
     "for all layers, one threshold of magnitude for all weights, at random. Compensated: rounding "
-    "errors make up for each other. One price for a bit: each weight takes the value whose error "
+    "errors make up for each other. Entropy-constrained: each weight takes the value whose error "
     "and code length together cost least, so zeros and bits come out by themselves. Stars were "
     "trained on."
 )
@@ -57,11 +57,14 @@ def remark(points: list[FrontPoint], dense_correct: int) -> str:
         at = {p.way: p.correct for p in points if p.goal == "size" and p.goal_bytes == size}
         won += at[OURS] >= max((at[way] for way in RIVALS if way in at), default=0)
         best += PRICED in at and at[PRICED] == max(at.values())
+    entropy = ""
+    if any(point.way == PRICED for point in points):
+        entropy = f"; entropy-constrained it is on or above every other way at {best}"
     error = prediction_error(points, dense_correct)
     return (
         f"Spread by measured damage, accuracy is on or above all of the usual ways at {won} of "
-        f"{len(sizes)} sizes; one price for a bit is the best of all at {best}. Over "
-        f"{error['goals']} goals the predicted drop was off by {error['mean_drop_error']:.2f} "
-        f"points on average (at most {error['greatest_drop_error']:.2f}), the predicted size by "
+        f"{len(sizes)} sizes{entropy}. Over {error['goals']} goals the predicted drop was off by "
+        f"{error['mean_drop_error']:.2f} points on average (at most "
+        f"{error['greatest_drop_error']:.2f}), the predicted size by "
         f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)."
     )

@@ -39,24 +39,27 @@ def quantize_for_size(
     few = train_set.images[:COMPENSATION_IMAGES]
     text = "Measuring what an error in each layer costs, and looking for the price of a bit ..."
     yield gr.skip(), html.status(text, 0.1), gr.skip(), NO_CURVE, gr.skip()
-    trials = compression.fit_entropy_by_trial(before.model, budget, few, before.masks)
-    quantized = None
+    name, steps = f"{before.name} · {kib:g} KiB", [
+        *before.steps,
+        f"quantized for at most {kib:g} KiB",
+        f"rounding errors made up for on {len(few)} training images",
+        "batch norm recalibrated",
+    ]  # fmt: skip
+    trials = compression.fit_entropy_by_trial(
+        before.model, budget, few, before.masks,
+        overhead=compression.description_bytes(name, steps),
+    )  # fmt: skip
+    quantized, best_bytes = None, 0
     for number, trial in enumerate(trials):
-        quantized = trial.best
-        text = f"Made a file of {html.size(trial.packed_bytes)} where {html.size(budget)} are asked"
+        quantized, best_bytes = trial.best, trial.best_bytes
+        text = f"Made a file of {html.size(trial.packed_bytes)}; {html.size(budget)} were asked for"
         status = html.status(f"{text} ...", min(0.9, 0.3 + 0.15 * number))
         yield gr.skip(), status, gr.skip(), gr.skip(), gr.skip()
     assert quantized is not None  # where none fits, the trials end with an InputError
     model = compression.recalibrate_batch_norm(quantized.model, train_set.images)
-    label = f"{kib:g} KiB"
-    steps = (
-        f"quantized for at most {label}",
-        f"rounding errors made up for on {len(few)} training images",
-        "batch norm recalibrated",
-    )
     variant = compression.make_variant(
-        f"{before.name} · {label}",
-        (*before.steps, *steps),
+        name,
+        steps,
         model,
         explorer.images("test", session.source),
         masks=quantized.masks,
@@ -66,7 +69,10 @@ def quantize_for_size(
     drop = before.evaluation.accuracy - variant.evaluation.accuracy
     layers = variant.size.layers
     zeros = 1 - sum(layer.nonzeros for layer in layers) / sum(layer.weights for layer in layers)
-    text = f"Quantized: {html.points(-drop)} against {before.name}, {zeros:.0%} of the weights zero"
-    text += ". Make the file below, or train the centroids."
+    text = (
+        f"Quantized to a file of {html.size(best_bytes)}: {html.points(-drop)} against "
+        f"{before.name}, {zeros:.0%} of the weights zero. Make the file below"
+        + (", or train the centroids first." if drop > TRAINING_DROP else ".")
+    )
     offered = gr.update(interactive=drop > TRAINING_DROP)
     yield session, html.status(text), result(explorer, session), NO_CURVE, offered
