@@ -13,7 +13,7 @@ from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError
 from compression.model import build_model, load_checkpoint, prunable_layers, save_checkpoint
-from compression.packing import inspect_packed, load_packed_parts, save_packed
+from compression.packing import description_bytes, inspect_packed, load_packed_parts, save_packed
 from compression.recipes import FINE_TUNE, TrainConfig
 from compression.runs import average_checkpoints
 from compression.shrink import ShrinkConfig, shrink
@@ -123,7 +123,9 @@ def test_without_rounds_and_training_it_is_quantized_alone(baseline, sets):
     small = shrink(baseline, sets, config)
     assert len(small.steps) == 3
     images = sets["train"].images
-    found = fit_entropy(baseline, 300_000, images[:32])
+    reserved = [small.steps[0].rsplit(", ", 1)[0] + ", 100.0% zeros", *small.steps[1:]]
+    overhead = description_bytes("small", reserved)
+    found = fit_entropy(baseline, 300_000, images[:32], overhead=overhead)
     for name, layer in found.layers.items():
         assert torch.equal(layer.weight(), small.layers[name].weight())
 
