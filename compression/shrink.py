@@ -47,7 +47,7 @@ class ShrinkConfig:
     rounds: int = 1
     draft_ratio: float = 1.0
     tune_epochs: int = 4
-    tune_lr: float = 0.05
+    tune_lr: float = 0.01
     centroid_epochs: int = 3
     centroid_lr: float = 0.4
     compensation_images: int = 512

@@ -28,7 +28,7 @@ def shrink_command(
     ] = 1.0,
     tune_epochs: Annotated[int, typer.Option(help="Of each round.")] = 4,
     centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
-    tune_lr: Annotated[float, typer.Option(help="Learning rate of tuning.")] = 0.05,
+    tune_lr: Annotated[float, typer.Option(help="Learning rate of tuning.")] = 0.01,
     centroid_lr: Annotated[float, typer.Option(help="Learning rate of the centroids.")] = 0.4,
     teacher: Annotated[
         str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
