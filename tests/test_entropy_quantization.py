@@ -42,7 +42,7 @@ def test_the_file_is_within_the_budget_and_uses_it(baseline, images):
     found = trials[-1].best
     size = len(pack(found))
     assert 0.98 * 260_000 < size <= 260_000
-    assert size in [trial.packed_bytes for trial in trials] and len(trials) <= 6
+    assert size in [trial.packed_bytes for trial in trials] and len(trials) <= 10
     for name, layer in found.layers.items():
         weight = prunable_layers(found.model)[name].weight
         assert torch.equal(layer.weight(), weight)
@@ -83,21 +83,28 @@ def test_the_same_input_gives_the_same_codes_and_leaves_the_model_alone(baseline
         assert torch.equal(value, before[key])
 
 
-def test_worth_is_the_divergence_for_a_squared_error(baseline, images, worth):
-    """By hand: the layer's weights replaced by the coarse ones of its own probe."""
+def test_worth_foretells_the_divergence_of_other_noise(baseline, images, worth):
+    """Fresh noise of half the power, in the model itself: the divergence goes with the power."""
     assert list(worth) == list(prunable_layers(baseline))
-    weight = prunable_layers(baseline)["conv4"].weight.detach()
-    price = 0.15 * float(weight.square().mean())
-    coarse = quantize_entropy(
-        baseline, price, images, worth=dict.fromkeys(worth, 1.0), compensate=False
-    )
-    other = copy.deepcopy(baseline)
-    prunable_layers(other)["conv4"].weight.data.copy_(coarse.layers["conv4"].weight())
     with torch.no_grad():
-        a, b = (model(normalize(images)).log_softmax(1) for model in (baseline, other))
-    nats = float((a.exp() * (a - b)).sum(1).mean())
-    error = float((weight - coarse.layers["conv4"].weight()).square().sum())
-    assert worth["conv4"] == pytest.approx(nats / error, rel=1e-3)
+        before = baseline(normalize(images)).log_softmax(1)
+    for name in ("conv2", "conv4", "res2.second"):
+        other = copy.deepcopy(baseline)
+        weight = prunable_layers(other)[name].weight.data
+        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
+        noise *= (0.025 * weight.square().sum() / noise.square().sum()).sqrt()
+        weight += noise
+        with torch.no_grad():
+            after = other(normalize(images)).log_softmax(1)
+        nats = float((before.exp() * (before - after)).sum(1).mean())
+        assert 0.4 < nats / (worth[name] * float(noise.square().sum())) < 2.5
+
+
+def test_worth_does_not_hang_on_whether_weights_were_rounded(baseline, images, worth):
+    """Rounded weights hardly move when they are rounded again; that must not make them dear."""
+    rounded = quantize(baseline, 5).model
+    for name, again in layer_worth(rounded, images).items():
+        assert 0.5 < again / worth[name] < 2
 
 
 def test_dearer_bits_make_smaller_files(baseline, images, worth):
