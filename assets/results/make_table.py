@@ -61,9 +61,12 @@ def _packed() -> list[str]:
         lines.append(
             f"| `{name}` | `{record['start']}` | {result['packed_bytes'] / 1024:,.1f} KiB | "
             f"{result['packed_times_smaller']:.1f} x | {result['accuracy']:.2%} | "
-            f"{lost:.2f} points |"
+            f"{lost:.2f} points of {result['dense_accuracy']:.2%} |"
         )
-    commands = ", ".join(f"`{record['command']}`" for record in records.values())
+    commands = ", ".join(
+        f"`{record['command']}` (at commit {record['machine']['commit']})"
+        for record in records.values()
+    )
     return [*lines, "", f"By {commands}."]
 
 
