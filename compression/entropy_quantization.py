@@ -146,6 +146,8 @@ def fit_entropy_by_trial(
         if near or (size <= budget and price == _CHEAPEST):
             break
         price = _moved(price, size, (1 + _USED) / 2 * budget)
+        if under == math.inf and number > 1:  # weights in few places: bytes fall by steps
+            price = min(_DEAREST, max(price, over * 2 ** (number - 1)))
         if not over < price < under:  # stay between what is known
             price = math.sqrt(over * under)
 

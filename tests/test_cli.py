@@ -90,7 +90,7 @@ def test_a_warm_restart_keeps_the_record_of_the_cycle_before(tmp_path):
     assert [row["epoch"] for row in after["curves"]] == [1, 2, 3]
     assert after["curves"][:2] == before["curves"]
     assert after["best_epoch"] == 3
-    assert after["command"].endswith(f"--start {first}")
+    assert after["command"].endswith(f"--start {first.name}")
     wrong = run("train", second, "--preset", "resnet9", "--start", first)
     assert str(wrong.exception) == "start must be a resnet9, got a resnet9-s."
 
