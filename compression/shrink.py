@@ -44,7 +44,7 @@ class ShrinkConfig:
     recalibration_images: those on which batch norm is re-estimated."""
 
     max_bytes: float
-    rounds: int = 1
+    rounds: int = 0
     draft_ratio: float = 1.0
     tune_epochs: int = 4
     tune_lr: float = 0.01

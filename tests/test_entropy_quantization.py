@@ -128,6 +128,12 @@ def test_more_bytes_than_there_is_use_for_take_one_trial(baseline, images):
     assert all(len(layer.codebook) > 200 for layer in trials[0].best.layers.values())
 
 
+def test_a_price_is_found_where_the_bytes_fall_by_steps(baseline, images):
+    """Weights that were rounded before lie in few places, and change levels many at a time."""
+    found = fit_entropy(quantize(baseline, 3).model, 250_000, images[:32])
+    assert 0.8 * 250_000 < len(pack(found)) <= 250_000
+
+
 def test_a_name_and_steps_are_within_the_budget(baseline, images):
     name, steps = "x · y" * 100, ["quantized · for a size", 'with "quotes"'] * 20
     found = fit_entropy(baseline, 260_000, images[:32], overhead=description_bytes(name, steps))

@@ -22,7 +22,7 @@ def shrink_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
-    rounds: Annotated[int, typer.Option(help="Of finding zeros and tuning; 0 for none.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Of finding zeros and tuning; 0 for none.")] = 0,
     draft_ratio: Annotated[
         float, typer.Option(help="Size of the first round, in sizes of the file.")
     ] = 1.0,
@@ -39,7 +39,7 @@ def shrink_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Find zeros, distil, quantize for the size, distil the centroids, pack, measure the file."""
+    """Quantize for the size, after rounds of tuning if wanted; distil the levels, pack, measure."""
     check_packed_name(out)
     config = ShrinkConfig(
         1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),

@@ -125,7 +125,7 @@ def conclusion(runs: dict[str, dict[str, Any]]) -> str:
             f"{name}: training time",
             f"{run['training_seconds'] / 60:.0f} min",
             f"{len(run['curves'])} epochs; {run['machine']['processor']}, "
-            f"{run['machine']['threads']} threads",
+            f"{run['machine']['threads']} threads; wall time, other work on the machine included",
         )
         for name, run in runs.items()
     ]

@@ -39,12 +39,13 @@ def quantize_for_size(
     few = train_set.images[:COMPENSATION_IMAGES]
     text = "Measuring what an error in each layer costs, and looking for the price of a bit ..."
     yield gr.skip(), html.status(text, 0.1), gr.skip(), NO_CURVE, gr.skip()
-    name, steps = f"{before.name} · {kib:g} KiB", [
+    name = f"{before.name} · {kib:g} KiB"
+    steps = (
         *before.steps,
         f"quantized for at most {kib:g} KiB",
         f"rounding errors made up for on {len(few)} training images",
         "batch norm recalibrated",
-    ]  # fmt: skip
+    )
     trials = compression.fit_entropy_by_trial(
         before.model, budget, few, before.masks,
         overhead=compression.description_bytes(name, steps),
