@@ -143,6 +143,18 @@ def test_page_fits_a_phone_and_dark_mode(new_visitor, options):
     assert visitor.errors == []
 
 
+def test_on_a_phone_the_picture_stays_in_sight_of_its_sliders(new_visitor):
+    visitor = new_visitor(width=360)
+    page = visitor.page
+    visitor.open_tab("GridMask")
+    page.locator("#gridmask-triptych figure").nth(2).wait_for()
+    place = page.locator("#gridmask-triptych").bounding_box()["y"]
+    page.evaluate("y => window.scrollTo(0, y)", place + 100)  # its own place is out of sight
+    slider = page.get_by_label("number input for Offset down (pixels)")
+    picture, moved = page.locator("#gridmask-triptych").bounding_box(), slider.bounding_box()
+    assert picture["y"] >= 0 and picture["y"] + picture["height"] <= moved["y"]
+
+
 def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     visitor = new_visitor()
     page = visitor.page
