@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compression.constraints import Constraint
 from compression.data import ImageSet
 from compression.inference import count_correct
 from compression.inputs import InputError, choice, real
@@ -85,7 +86,7 @@ class CentroidEpoch(EpochResult):
     best: QuantizedModel = field(repr=False, compare=False)
 
 
-class TiedWeights:
+class TiedWeights(Constraint):
     """A Constraint: one value a cluster, moved by its cluster's gradient; a zero code stays zero.
 
     Bound to a copy of quantized.model that trains at config.learning_rate; gradients of biases and

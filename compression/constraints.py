@@ -19,8 +19,15 @@ class Constraint(Protocol):
     def after_step(self) -> None:
         """Put the weights back into their form, after the optimizer's step."""
 
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs besides the weights, as tensors; nothing by default."""
+        return {}
 
-class HeldMasks:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+
+
+class HeldMasks(Constraint):
     """Keeps pruned weights at exactly zero.
 
     masks: layer name -> bool tensor of the weight's shape, True where the weight is kept.

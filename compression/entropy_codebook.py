@@ -5,7 +5,8 @@ k-means spends a code on a level whether many weights use it or few; an entropy 
 multiplier of rate and distortion, in turns until nothing changes or 200 turns are done (Chou,
 Lookabaugh & Gray 1989; for networks Choi, El-Khamy & Lee 2016, arXiv 1612.01543). Zero is always a
 level: where bits are dear most weights take it, so that pruning comes out by itself. The result is
-a local optimum. Left out: codes of several weights at once.
+a local optimum. Where a level itself costs bits, neighbours are merged as long as that pays
+(pairwise nearest neighbours, Equitz 1989). Left out: codes of several weights at once.
 """
 
 from dataclasses import dataclass
@@ -64,12 +65,15 @@ def cheapest_rule(levels: Tensor, costs: Tensor | None = None) -> Rule:
     return Rule(torch.tensor(codes), torch.tensor(thresholds, dtype=torch.float64))
 
 
-def entropy_codebook(values: Tensor, price: float, *, zeros: int = 0) -> EntropyCodebook:
+def entropy_codebook(
+    values: Tensor, price: float, *, zeros: int = 0, level_bits: float = 0.0
+) -> EntropyCodebook:
     """Levels for `values` where a bit costs `price`, in squared units of the values.
 
     values: (n,) float32, finite; zeros: how many weights besides are zero for sure (pruned ones),
-    which make the code of zero cheaper for the others. At most 255 levels. Half a million values
-    take some 0.1 s of one core. Raises InputError for a price that is not above 0, or out of range.
+    which make the code of zero cheaper for the others; level_bits: what a level takes in the file.
+    At most 255 levels. Half a million values take some 0.1 s of one core. Raises InputError for a
+    price that is not above 0, or out of range.
     """
     price = real("price", price, 1e-30, 1e30)
     zeros = whole("zeros", zeros, 0, 2**40)
@@ -78,7 +82,10 @@ def entropy_codebook(values: Tensor, price: float, *, zeros: int = 0) -> Entropy
     if bad := int((~torch.isfinite(values)).sum()):
         raise InputError(f"values must be finite, got {bad} of {len(values)} that are not.")
     ordered = np.sort(values.detach().cpu().numpy().astype(np.float64))
-    levels, costs = _settled(ordered, price, zeros)
+    levels, costs, counts = _settled(ordered, _first_levels(ordered, price), price, zeros)
+    level_bits = real("level_bits", level_bits, 0, 1e6, "bits")
+    while level_bits and len(fewer := _merged(levels, counts, price, level_bits)) < len(levels):
+        levels, costs, counts = _settled(ordered, fewer, price, zeros)
     found = torch.from_numpy(levels).float()
     return EntropyCodebook(
         found,
@@ -88,13 +95,12 @@ def entropy_codebook(values: Tensor, price: float, *, zeros: int = 0) -> Entropy
 
 
 def _settled(
-    ordered: NDArray[np.float64], price: float, zeros: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Levels and the cost of each, from evenly spaced ones, after rounds of both steps."""
-    levels = _first_levels(ordered, price)
+    ordered: NDArray[np.float64], levels: NDArray[np.float64], price: float, zeros: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Levels, the cost and the count of each, from `levels` after rounds of both steps."""
     total = len(ordered) + zeros
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    costs = np.zeros(len(levels))
+    costs, counts = np.zeros(len(levels)), np.zeros(len(levels))
     before: list[float] = []
     for _ in range(_ROUNDS):
         codes, thresholds = _lower_envelope(levels.tolist(), costs.tolist())
@@ -114,7 +120,32 @@ def _settled(
         if thresholds == before:
             break
         before = thresholds
-    return levels, costs
+    return levels, costs, counts
+
+
+def _merged(
+    levels: NDArray[np.float64], counts: NDArray[np.float64], price: float, level_bits: float
+) -> NDArray[np.float64]:
+    """The levels after merging neighbours, the most profitable pair first, while that pays: the
+    error grows (Ward 1963), codes get shorter, and a level less is stored."""
+    levels, counts = levels.copy(), np.maximum(counts, 1e-9)
+    while len(levels) > 1:
+        left, right = counts[:-1], counts[1:]
+        both = left + right
+        apart = (levels[1:] - levels[:-1]) ** 2
+        weight = np.where(levels[:-1] == 0, right, np.where(levels[1:] == 0, left, 0))
+        weight = np.where(weight > 0, weight, left * right / both)  # what joins zero becomes zero
+        saved = both * np.log2(both) - left * np.log2(left) - right * np.log2(right)
+        gain = price * saved - weight * apart
+        gain = np.where(gain <= 0, gain + price * level_bits, 0)  # what pays anyway is Lloyd's
+        k = int(gain.argmax())
+        if gain[k] <= 0:
+            break
+        at_zero = levels[k] == 0 or levels[k + 1] == 0
+        mean = (left[k] * levels[k] + right[k] * levels[k + 1]) / both[k]
+        levels[k], counts[k] = 0.0 if at_zero else mean, both[k]
+        levels, counts = np.delete(levels, k + 1), np.delete(counts, k + 1)
+    return levels
 
 
 def _first_levels(ordered: NDArray[np.float64], price: float) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ makes. No weight is trained, no label is read. Left out: how layers act on one a
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from compression.quantization import QuantizedLayer, QuantizedModel, with_layers
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.scan_steps import Network, State, folded_scales, steps_of
 
+LEVEL_BITS = 48  # a level in the file: its float32 value, and its count in the coder's table
 _WORTH_IMAGES = 256
 _WORTH_BATCH = 64
 _PROBE = 0.05  # of a layer's squared weights: the noise by which its worth is measured
@@ -69,16 +70,10 @@ def quantize_entropy(
     _checked(model, images, masks)
     if worth is None:
         worth = layer_worth(model, images[:_WORTH_IMAGES])
-    starts = {}
-    for name, module in prunable_layers(model).items():
-        each = real(f"worth of {name}", worth.get(name), _LEAST_WORTH, _MOST_WORTH)
-        starts[name] = _layer(name, module.weight.detach(), price / each, (masks or {}).get(name))
-    if compensate:
-        layers = compensated_layers(model, starts, images, masks)
-    else:
-        layers = {name: layer for name, (layer, _) in starts.items()}
-    zeros = {name: layer.indices != layer.zero_code for name, layer in layers.items()}
-    return with_layers(QuantizedModel(model, layers, zeros), layers)
+    starts = _starts(model, price, worth, masks)
+    if not compensate:
+        return _rounded(model, {name: layer for name, (layer, _) in starts.items()})
+    return _rounded(model, compensated_layers(model, starts, images, masks))
 
 
 def fit_entropy(
@@ -126,7 +121,7 @@ def fit_entropy_by_trial(
         raise InputError(
             f"max_bytes must be at least {least:,} for this model, got {round(budget):,}."
         )
-    price = _price_without_compensation(lambda price: tried(price, 0)[1], budget)
+    price = price_for(model, budget - overhead, worth, masks)
     for _ in range(_SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES else 0):
         size = tried(price, _SEARCH_IMAGES)[1]
         if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == _CHEAPEST):
@@ -150,6 +145,23 @@ def fit_entropy_by_trial(
             price = min(_DEAREST, max(price, over * 2 ** (number - 1)))
         if not over < price < under:  # stay between what is known
             price = math.sqrt(over * under)
+
+
+def price_for(
+    model: nn.Module,
+    max_bytes: float,
+    worth: Mapping[str, float],
+    masks: Mapping[str, Tensor] | None = None,
+) -> float:
+    """The price in nats at which the file fits within a few percent without compensation, by
+    halving the logarithm; the highest where none does."""
+    low, high = math.log10(_CHEAPEST), math.log10(_DEAREST)
+    for _ in range(10):
+        middle = (low + high) / 2
+        layers = {n: layer for n, (layer, _) in _starts(model, 10**middle, worth, masks).items()}
+        size = len(pack(_rounded(model, layers)))
+        low, high = (low, middle) if size <= max_bytes else (middle, high)
+    return _CHEAPEST if low == math.log10(_CHEAPEST) else 10**high
 
 
 def _moved(price: float, size: int, wanted: float) -> float:
@@ -193,6 +205,26 @@ def layer_worth(model: nn.Module, images: Tensor) -> dict[str, float]:
     }
 
 
+def _starts(
+    model: nn.Module,
+    price: float,
+    worth: Mapping[str, float],
+    masks: Mapping[str, Tensor] | None,
+) -> dict[str, tuple[QuantizedLayer, Rule]]:
+    """Layer -> codebook and codes, each weight by itself, and the rule that gave them."""
+    starts = {}
+    for name, module in prunable_layers(model).items():
+        each = real(f"worth of {name}", worth.get(name), _LEAST_WORTH, _MOST_WORTH)
+        starts[name] = _layer(name, module.weight.detach(), price / each, (masks or {}).get(name))
+    return starts
+
+
+def _rounded(model: nn.Module, layers: dict[str, QuantizedLayer]) -> QuantizedModel:
+    """The model with these layers, its masks those of all their zeros."""
+    zeros = {name: layer.indices != layer.zero_code for name, layer in layers.items()}
+    return with_layers(QuantizedModel(model, layers, zeros), layers)
+
+
 def _layer(
     name: str, weight: Tensor, price: float, mask: Tensor | None
 ) -> tuple[QuantizedLayer, Rule]:
@@ -200,7 +232,8 @@ def _layer(
     flat = weight.flatten()
     kept = None if mask is None else mask.flatten().to(flat.device)
     values = flat if kept is None else flat[kept]
-    book = entropy_codebook(values, price, zeros=len(flat) - len(values))
+    zeros = len(flat) - len(values)
+    book = entropy_codebook(values, price, zeros=zeros, level_bits=LEVEL_BITS)
     codes = book.rule(flat)
     if kept is not None:
         codes = codes.masked_fill(~kept, book.zero_code)
@@ -208,15 +241,6 @@ def _layer(
     indices = codes.to(torch.uint8).view(weight.shape)
     levels = book.levels.to(weight.device)
     return QuantizedLayer(name, bits, levels, indices, book.zero_code), book.rule
-
-
-def _price_without_compensation(size_at: Callable[[float], int], budget: float) -> float:
-    """The price at which the file fits, within a few percent, by halving the logarithm."""
-    low, high = math.log10(_CHEAPEST), math.log10(_DEAREST)
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (low, middle) if size_at(10**middle) <= budget else (middle, high)
-    return _CHEAPEST if low == math.log10(_CHEAPEST) else 10**high
 
 
 def _checked(model: nn.Module, images: Tensor, masks: Mapping[str, Tensor] | None) -> None:

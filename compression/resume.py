@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compression.constraints import Constraint
 from compression.files import replacing
 from compression.inputs import InputError, shown
 from compression.optimizer import restore_optimizers, save_optimizers
@@ -46,10 +47,13 @@ class ResumeFile:
         model: nn.Module,
         best_model: nn.Module,
         optimizers: list[torch.optim.Optimizer],
+        constraint: Constraint,
         progress: "Progress",
     ) -> None:
         """Write the state after an epoch."""
         tensors = save_optimizers(optimizers)
+        held = constraint.state()
+        tensors |= {f"constraint.{name}": value.contiguous() for name, value in held.items()}
         for prefix, source in (("model", model), ("best", best_model)):
             for name, value in source.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.contiguous()
@@ -58,7 +62,11 @@ class ResumeFile:
             save_file(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
 
     def load(
-        self, model: nn.Module, best_model: nn.Module, optimizers: list[torch.optim.Optimizer]
+        self,
+        model: nn.Module,
+        best_model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        constraint: Constraint,
     ) -> "Progress":
         """Put the state back in place; InputError for a damaged file, or one of another run."""
         metadata, tensors = self._read(str(next(model.parameters()).device))
@@ -66,7 +74,9 @@ class ResumeFile:
             if metadata.get(name, mine) != mine:
                 what = {"recipe": "recipe", "start": "model, masks and images"}[name]
                 raise self._error(f"of this {what}", "another one")
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {
+            "model": {}, "best": {}, "optimizer": {}, "constraint": {}
+        }  # fmt: skip
         for name, value in tensors.items():
             owner, rest = name.split(".", 1)
             if owner.startswith("optimizer"):
@@ -76,6 +86,7 @@ class ResumeFile:
         model.load_state_dict(groups["model"])
         best_model.load_state_dict(groups["best"])
         restore_optimizers(optimizers, groups["optimizer"])
+        constraint.restore(groups["constraint"])
         progress = json.loads(metadata["progress"])
         return Progress(**progress | {"history": tuple(progress["history"])})
 

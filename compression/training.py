@@ -132,7 +132,7 @@ def train_by_step(
     best_model = copy.deepcopy(run.model).eval()
     done = Progress()
     if state and state.exists():
-        done = state.load(run.model, best_model, run.optimizers)
+        done = state.load(run.model, best_model, run.optimizers, run.constraint)
         if done.epoch == config.epochs:  # killed after its last epoch, before anybody had it
             yield _result(done, config, best_model)
     for epoch in range(done.epoch + 1, config.epochs + 1):
@@ -151,7 +151,7 @@ def train_by_step(
         )
         done = Progress(epoch, *best, (*done.history, asdict(row)))
         if state:
-            state.save(run.model, best_model, run.optimizers, done)
+            state.save(run.model, best_model, run.optimizers, run.constraint, done)
         yield _result(done, config, best_model)
     if state:
         state.remove()

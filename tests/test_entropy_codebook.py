@@ -133,3 +133,21 @@ def test_bad_prices_and_values_are_said():
         entropy_codebook(torch.ones(3), 0)
     with pytest.raises(InputError, match="values must be finite, got 1 of 1 that are not"):
         entropy_codebook(torch.tensor([float("nan")]), 1)
+
+
+@pytest.mark.parametrize("n", [300, 5000])
+@pytest.mark.parametrize("price", [1e-3, 1e-2, 1e-1])
+def test_where_a_level_takes_bits_there_are_fewer_and_all_costs_less(n, price):
+    values = torch.randn(n, generator=torch.Generator().manual_seed(5))
+    books = [entropy_codebook(values, price, level_bits=bits) for bits in (0, 48)]
+    free, charged = (
+        cost_of(values, book.levels, book.rule(values), price) + 48 * price * len(book.levels)
+        for book in books
+    )
+    assert len(books[1].levels) < len(books[0].levels)
+    assert charged < free
+
+
+def test_levels_so_dear_that_none_pays_leave_the_zero_alone():
+    book = entropy_codebook(torch.randn(50), 1e-3, level_bits=1e6)
+    assert book.levels.tolist() == [0.0]

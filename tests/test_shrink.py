@@ -12,15 +12,22 @@ from compression.__main__ import app
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError
-from compression.model import build_model, load_checkpoint, prunable_layers, save_checkpoint
-from compression.packing import description_bytes, inspect_packed, load_packed_parts, save_packed
-from compression.recipes import FINE_TUNE, TrainConfig
+from compression.model import build_model, load_checkpoint, save_checkpoint
+from compression.packing import (
+    description_bytes,
+    inspect_packed,
+    load_packed_parts,
+    pack,
+    save_packed,
+)
+from compression.recipes import TrainConfig
 from compression.runs import average_checkpoints
 from compression.shrink import ShrinkConfig, shrink
 from compression.training import train, train_by_step
 from compression.training_run import StepResult
 
 FEW = {"compensation_images": 32, "recalibration_images": 64}
+SMALL = FEW | {"first_ratio": 1.2}
 
 
 @pytest.fixture(scope="module")
@@ -92,60 +99,49 @@ def test_distillation_without_learning_changes_no_weight(sets, baseline):
     assert torch.equal(last.best_model.conv4.conv.weight, baseline.conv4.conv.weight)
 
 
-def test_shrinking_keeps_the_budget_the_zeros_and_the_steps(baseline, sets, tmp_path):
-    config = ShrinkConfig(
-        300_000, rounds=2, draft_ratio=1.5, tune_epochs=1, centroid_epochs=1, **FEW
-    )
+def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path):
+    config = ShrinkConfig(300_000, epochs=2, centroid_epochs=1, **SMALL)
     said = []
     small = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
-    again = shrink(baseline, sets, config, folder=tmp_path / "kept")
-    assert [text.split(",")[0] for text in said] == ["tuning 1", "tuning 2", "centroids"]
-    assert [step.split()[:3] for step in small.steps[:4:2]] == [
-        ["quantized", "for", "450,000"], ["quantized", "for", "300,000"],
+    assert [text.split(" of")[0] for text in said] == [
+        "rounded, epoch 1", "rounded, epoch 2", "centroids, epoch 1",
     ]  # fmt: skip
-    assert len(small.steps) == 8 and "distillation" in small.steps[1]
+    assert small.steps[0] == "2 epochs of distillation through the rounding"
+    zeros = sum(int((layer.weight() == 0).sum()) for layer in small.layers.values())
+    total = sum(layer.indices.numel() for layer in small.layers.values())
+    assert small.steps[1] == f"at most 300,000 bytes, {zeros / total:.1%} zeros"
+    assert len(small.steps) == 4 and all(len(step) <= 80 for step in small.steps)
+    assert 0.95 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
+
+
+def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path):
+    config = ShrinkConfig(300_000, epochs=1, centroid_epochs=0, **SMALL)
+    first, said = shrink(baseline, sets, config, folder=tmp_path / "kept"), []
+    again = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
+    assert said == [] and again.steps == first.steps
+    assert pack(again) == pack(first)
+    other = dataclasses.replace(config, learning_rate=0.1)
     with pytest.raises(
-        InputError, match="tuned-1.safetensors in kept must be of this run, got one"
+        InputError, match="rounded.safetensors in kept must be of this run, got one"
     ):
-        shrink(baseline, sets, dataclasses.replace(config, tune_lr=0.1), folder=tmp_path / "kept")
-    assert 0.98 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
-    kept = [load_checkpoint(tmp_path / f"kept/tuned-{k}.safetensors").model for k in (1, 2)]
-    for name, layer in small.layers.items():
-        weight = layer.weight()
-        assert (weight[~small.parts.masks[name]] == 0).all()
-        first, second = (prunable_layers(model)[name].weight for model in kept)
-        assert (second[first == 0] == 0).all() and (weight[second == 0] == 0).all()
-        assert torch.equal(again.layers[name].indices, layer.indices)
+        shrink(baseline, sets, other, folder=tmp_path / "kept")
 
 
-def test_without_rounds_and_training_it_is_quantized_alone(baseline, sets):
-    config = ShrinkConfig(300_000, rounds=0, centroid_epochs=0, **FEW)
+def test_without_training_it_is_quantized_alone(baseline, sets):
+    config = ShrinkConfig(300_000, epochs=0, centroid_epochs=0, **FEW)
     small = shrink(baseline, sets, config)
-    assert len(small.steps) == 3
+    assert len(small.steps) == 4
     images = sets["train"].images
-    reserved = [small.steps[0].rsplit(", ", 1)[0] + ", 100.0% zeros", *small.steps[1:]]
+    reserved = [*small.steps[:2], "at most 300,000 bytes, 100.0% zeros", small.steps[3]]
     overhead = description_bytes("small", reserved)
     found = fit_entropy(baseline, 300_000, images[:32], overhead=overhead)
     for name, layer in found.layers.items():
         assert torch.equal(layer.weight(), small.layers[name].weight())
 
 
-@pytest.mark.parametrize(
-    ("options", "sizes"),
-    [
-        ({"rounds": 0}, []),
-        ({"rounds": 1}, [100]),
-        ({"rounds": 1, "draft_ratio": 2}, [200]),
-        ({"rounds": 3, "draft_ratio": 4}, [400, 200, 100]),
-    ],
-)
-def test_drafts_come_down_to_the_size(options, sizes):
-    assert ShrinkConfig(100, **options).drafts() == pytest.approx(sizes)
-
-
 def test_the_command_writes_a_file_within_the_size_asked_for(tmp_path):
     out = tmp_path / "small.safetensors"
-    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--rounds", "0"]
+    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--epochs", "0"]
     words += ["--centroid-epochs", "0", "--source", "sample", "--json"]
     words += ["--results", str(tmp_path / "r.json")]
     done = CliRunner().invoke(app, words)
@@ -163,16 +159,11 @@ def test_the_command_writes_a_file_within_the_size_asked_for(tmp_path):
     ("options", "text"),
     [
         ({"max_bytes": 0}, "max_bytes must be a number from 1"),
-        ({"max_bytes": 1e5, "tune_epochs": 0}, "tune_epochs must be a whole number"),
+        ({"max_bytes": 1e5, "epochs": -1}, "epochs must be a whole number"),
+        ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
     ],
 )
 def test_bad_settings_are_said(options, text):
     with pytest.raises(InputError, match=text):
         ShrinkConfig(**options)
-
-
-def test_tuning_is_the_fine_tuning_recipe_at_another_rate():
-    tuning = ShrinkConfig(1e5, tune_epochs=2, tune_lr=0.1, seed=3).tuning()
-    assert (tuning.epochs, tuning.sgd_lr, tuning.seed) == (2, 0.1, 3)
-    assert tuning.sgd_weight_decay == FINE_TUNE.sgd_weight_decay

@@ -22,14 +22,13 @@ def shrink_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
-    rounds: Annotated[int, typer.Option(help="Of finding zeros and tuning; 0 for none.")] = 0,
-    draft_ratio: Annotated[
-        float, typer.Option(help="Size of the first round, in sizes of the file.")
-    ] = 1.0,
-    tune_epochs: Annotated[int, typer.Option(help="Of each round.")] = 4,
-    centroid_epochs: Annotated[int, typer.Option(help="Of the centroids; 0 for none.")] = 3,
-    tune_lr: Annotated[float, typer.Option(help="Learning rate of tuning.")] = 0.01,
-    centroid_lr: Annotated[float, typer.Option(help="Learning rate of the centroids.")] = 0.4,
+    epochs: Annotated[int, typer.Option(help="Of learning through the rounding; 0 for none.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of the convolutions in those.")] = 0.01,
+    first_ratio: Annotated[
+        float, typer.Option(help="Size at their start, in sizes of the file.")
+    ] = 1.5,
+    centroid_epochs: Annotated[int, typer.Option(help="Of the levels alone; 0 for none.")] = 3,
+    centroid_lr: Annotated[float, typer.Option(help="Learning rate of the levels.")] = 0.3,
     teacher: Annotated[
         str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
     ] = None,
@@ -39,14 +38,13 @@ def shrink_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Quantize for the size, after rounds of tuning if wanted; distil the levels, pack, measure."""
+    """Learn through the rounding at the price that the size asks for, then the levels; measure."""
     check_packed_name(out)
     config = ShrinkConfig(
         1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),
-        rounds=rounds,
-        draft_ratio=draft_ratio,
-        tune_epochs=tune_epochs,
-        tune_lr=tune_lr,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        first_ratio=first_ratio,
         centroid_epochs=centroid_epochs,
         centroid_lr=centroid_lr,
         seed=seed,
@@ -66,8 +64,8 @@ def shrink_command(
     show({"file": str(out)} | result, json_output)
     if results is not None:
         command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
-        command += f"--max-kib {max_kib:g} --rounds {rounds} --draft-ratio {draft_ratio:g} "
-        command += f"--tune-epochs {tune_epochs} --tune-lr {tune_lr:g} "
+        command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
+        command += f"--first-ratio {first_ratio:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
         command += f" --teacher {without_folders(teacher)}" if teacher else ""

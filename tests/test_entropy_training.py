@@ -1,0 +1,133 @@
+"""Training through the rounding: a step by hand, the size that it comes to, and going on."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from compression.data import load_cifar10
+from compression.entropy_training import EntropyRounding, train_entropy
+from compression.inputs import InputError
+from compression.model import load_checkpoint, prunable_layers
+from compression.packing import load_packed, pack, save_packed
+from compression.quantization import QuantizedLayer
+from compression.recipes import TrainConfig
+
+CONFIG = TrainConfig(epochs=2, batch_size=32, muon_lr=0.005, sgd_lr=0.002, precision="float32")
+
+
+def linear(weights) -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(len(weights), 1, bias=False))
+    model[0].weight.data = torch.tensor([weights])
+    return model
+
+
+def rounding_of(model, codebook, codes, price=1e-9, worth=1.0, budget=lambda step: 1e9):
+    zero = codebook.index(0.0) if 0.0 in codebook else None
+    layer = QuantizedLayer("0", 3, torch.tensor(codebook), torch.tensor([codes]).byte(), zero)
+    return EntropyRounding(model, {"0": layer}, {"0": worth}, price, budget, 0)
+
+
+def test_a_step_by_hand():
+    """Rounded to 0, 0.2 and 0.9, whose clusters' means are 0, 0.15 and 1.0; the gradient moves what
+    is behind: 0.1 to 0.6, which then belongs to the upper cluster."""
+    model = linear([0.0, 0.1, 0.2, 1.0])
+    rounding = rounding_of(model, [0.0, 0.2, 0.9], [0, 1, 1, 2])
+    weight = model[0].weight
+    assert weight.tolist() == [pytest.approx([0.0, 0.0, 0.2, 1.0])]  # half way goes down
+    rounding.after_backward()
+    assert weight.tolist() == [pytest.approx([0.0, 0.1, 0.2, 1.0])]
+    weight.data[0, 1] += 0.6  # what an optimizer would do
+    rounding.after_step()  # 0, 0.7, 0.2, 1.0: the nearest of 0, 0.2 and 1.0, then the means
+    assert weight.tolist() == [pytest.approx([0.0, 0.85, 0.2, 0.85])]
+    rounding.after_backward()
+    assert weight.tolist() == [pytest.approx([0.0, 0.7, 0.2, 1.0])]
+
+
+def test_a_dear_bit_takes_the_rare_level_away():
+    """At 1 nat a bit, worth 1, the lone weight's level costs log2(4) bits against log2(4/3) for
+    zero: 2 - 0.415 = 1.585 is more than its squared error of 0.81."""
+    model = linear([0.0, 0.0, 0.0, 0.9])
+    rounding_of(model, [0.0, 0.9], [0, 0, 0, 1], price=1.0)
+    assert model[0].weight.tolist() == [[0.0] * 4]
+    model = linear([0.0, 0.0, 0.0, 0.9])
+    rounding_of(model, [0.0, 0.9], [0, 0, 0, 1], price=1.0, worth=2.0)  # 2 * 0.81 is worth it
+    assert model[0].weight.tolist() == [pytest.approx([0.0, 0.0, 0.0, 0.9])]
+
+
+def test_zero_stays_zero_and_a_weight_may_come_back():
+    model = linear([0.0, 0.1, 1.0, 1.0])
+    rounding = rounding_of(model, [0.0, 1.0], [0, 0, 1, 1])
+    weight = model[0].weight
+    assert weight.tolist() == [[0.0, 0.0, 1.0, 1.0]]
+    rounding.after_backward()
+    weight.data[0, 1] += 0.7
+    rounding.after_step()
+    assert (weight[0] != 0).tolist() == [False, True, True, True]
+    assert rounding.quantized().layers["0"].zero_code == 0
+
+
+def test_the_price_follows_the_size():
+    model = linear([0.0, 0.1, 0.2, 1.0])
+    dear = rounding_of(model, [0.0, 1.0], [0, 0, 0, 1], budget=lambda step: 1.0)
+    before, size = dear.price, dear.code_bytes()
+    share = torch.tensor([0.75, 0.25])
+    assert size == pytest.approx((2 * 48 - 4 * float((share * share.log2()).sum())) / 8)
+    dear.after_backward()
+    dear.after_step()
+    assert dear.price == pytest.approx(before * size**0.3)
+    cheap = rounding_of(model, [0.0, 1.0], [0, 0, 0, 1], budget=lambda step: 100.0)
+    cheap.after_backward()
+    cheap.after_step()
+    assert cheap.price < before
+
+
+@pytest.fixture(scope="module")
+def sets():
+    train = load_cifar10("train", "sample").head(256)
+    return train, load_cifar10("validation", "sample").head(64)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return load_checkpoint("resnet9-s/baseline").model
+
+
+def test_the_last_epochs_file_keeps_the_size(sets, dense, tmp_path):
+    results = list(
+        train_entropy(dense, 300_000, *sets, CONFIG, first_ratio=1.2, overhead=500, teacher=dense)
+    )
+    assert [result.epoch for result in results] == [1, 2]
+    last = results[-1]
+    assert 0.95 * 300_000 < last.packed_bytes <= 300_000
+    assert last.packed_bytes == len(pack(last.quantized)) + 500
+    for name, layer in last.quantized.layers.items():
+        weight = prunable_layers(last.quantized.model)[name].weight
+        assert torch.equal(layer.weight(), weight)
+        assert torch.equal(last.quantized.masks.get(name, weight != 0), weight != 0)
+        assert len(layer.codebook) <= 2**layer.bits
+    save_packed(last.quantized, tmp_path / "s.safetensors")
+    assert load_packed(tmp_path / "s.safetensors").preset == "resnet9-s"
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(sets, dense, tmp_path):
+    whole = list(train_entropy(dense, 400_000, *sets, CONFIG, resume=tmp_path / "a"))
+    part = train_entropy(dense, 400_000, *sets, CONFIG, resume=tmp_path / "b")
+    next(part)
+    part.close()
+    rest = list(train_entropy(dense, 400_000, *sets, CONFIG, resume=tmp_path / "b"))
+    assert [result.epoch for result in rest] == [2]
+    assert pack(rest[-1].quantized) == pack(whole[-1].quantized)
+
+
+def test_a_size_out_of_reach_is_said(sets, dense):
+    with pytest.raises(InputError, match=r"max_bytes must be above [\d,]+, got 1,000"):
+        next(train_entropy(dense, 1000, *sets, CONFIG))
+
+
+def test_few_images_are_enough_for_a_step(sets, dense):
+    few = sets[0].head(8)
+    result = next(train_entropy(dense, 400_000, few, few, replace(CONFIG, epochs=1)))
+    assert math.isfinite(result.train_loss)
