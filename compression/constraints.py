@@ -14,7 +14,7 @@ class Constraint(Protocol):
     """What a compressed model must keep while it trains; bound to the weights of one model."""
 
     def after_backward(self) -> None:
-        """Change the gradients in place, before the optimizer's step."""
+        """Change gradients or weights in place, before the optimizer's step."""
 
     def after_step(self) -> None:
         """Put the weights back into their form, after the optimizer's step."""

@@ -25,12 +25,12 @@ from compression.quantization import QuantizedLayer, QuantizedModel, with_layers
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.scan_steps import Network, State, folded_scales, steps_of
 
-LEVEL_BITS = 48  # a level in the file: its float32 value, and its count in the coder's table
+LEVEL_BITS = 48  # a level in the file, about: its value, and its count in the coder's table
 _WORTH_IMAGES = 256
 _WORTH_BATCH = 64
 _PROBE = 0.05  # of a layer's squared weights: the noise by which its worth is measured
 _LEAST_WORTH, _MOST_WORTH = 1e-12, 1e12
-_CHEAPEST, _DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, nothing but zeros
+CHEAPEST, DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, nothing but zeros
 _SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
 _SEARCH_ROUNDS = 4
 _SEARCHED = 0.03  # of the budget: near enough with few images
@@ -66,7 +66,7 @@ def quantize_entropy(
     images. compensate: whether errors make up for each other; the only step that takes long, 5 s of
     two cores for 512 images and `resnet9-s`. Raises InputError as `quantize_compensated` does.
     """
-    price = real("price", price, _CHEAPEST, _DEAREST, "nats for a bit")
+    price = real("price", price, CHEAPEST, DEAREST, "nats for a bit")
     _checked(model, images, masks)
     if worth is None:
         worth = layer_worth(model, images[:_WORTH_IMAGES])
@@ -116,7 +116,7 @@ def fit_entropy_by_trial(
         )
         return found, len(pack(found)) + overhead
 
-    least = tried(_DEAREST, 0)[1]
+    least = tried(DEAREST, 0)[1]
     if least > budget:
         raise InputError(
             f"max_bytes must be at least {least:,} for this model, got {round(budget):,}."
@@ -124,25 +124,25 @@ def fit_entropy_by_trial(
     price = price_for(model, budget - overhead, worth, masks)
     for _ in range(_SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES else 0):
         size = tried(price, _SEARCH_IMAGES)[1]
-        if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == _CHEAPEST):
+        if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == CHEAPEST):
             break
         price = _moved(price, size, budget)
     best: QuantizedModel | None = None
     best_bytes, over, under = 0, 0.0, math.inf  # prices known to be too low, and high enough
     for number in range(_ROUNDS):
         if number == _ROUNDS - 1 and best is None:
-            price = _DEAREST  # of which is known that it fits
+            price = DEAREST  # of which is known that it fits
         found, size = tried(price, len(images))
         if best_bytes < size <= budget:
             best, best_bytes = found, size
         yield Trial(price, size, best, best_bytes)
         over, under = (over, min(under, price)) if size <= budget else (max(over, price), under)
         near = _USED * budget <= size <= budget or over >= _USED * under
-        if near or (size <= budget and price == _CHEAPEST):
+        if near or (size <= budget and price == CHEAPEST):
             break
         price = _moved(price, size, (1 + _USED) / 2 * budget)
         if under == math.inf and number > 1:  # weights in few places: bytes fall by steps
-            price = min(_DEAREST, max(price, over * 2 ** (number - 1)))
+            price = min(DEAREST, max(price, over * 2 ** (number - 1)))
         if not over < price < under:  # stay between what is known
             price = math.sqrt(over * under)
 
@@ -155,18 +155,18 @@ def price_for(
 ) -> float:
     """The price in nats at which the file fits within a few percent without compensation, by
     halving the logarithm; the highest where none does."""
-    low, high = math.log10(_CHEAPEST), math.log10(_DEAREST)
+    low, high = math.log10(CHEAPEST), math.log10(DEAREST)
     for _ in range(10):
         middle = (low + high) / 2
         layers = {n: layer for n, (layer, _) in _starts(model, 10**middle, worth, masks).items()}
         size = len(pack(_rounded(model, layers)))
         low, high = (low, middle) if size <= max_bytes else (middle, high)
-    return _CHEAPEST if low == math.log10(_CHEAPEST) else 10**high
+    return CHEAPEST if low == math.log10(CHEAPEST) else 10**high
 
 
 def _moved(price: float, size: int, wanted: float) -> float:
     """The price at which about the wanted bytes are to be had, where this one gave `size`."""
-    return min(_DEAREST, max(_CHEAPEST, price * (wanted / size) ** (1 / _SLOPE)))
+    return min(DEAREST, max(CHEAPEST, price * (wanted / size) ** (1 / _SLOPE)))
 
 
 @torch.no_grad()
@@ -234,7 +234,7 @@ def _layer(
     values = flat if kept is None else flat[kept]
     zeros = len(flat) - len(values)
     book = entropy_codebook(values, price, zeros=zeros, level_bits=LEVEL_BITS)
-    codes = book.rule(flat)
+    codes = book.rule.to(flat.device)(flat)
     if kept is not None:
         codes = codes.masked_fill(~kept, book.zero_code)
     bits = max(1, (len(book.levels) - 1).bit_length())

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from compression.constraints import Constraint
 from compression.data import ImageSet
 from compression.entropy_codebook import cheapest_rule, entropy_codebook
-from compression.entropy_quantization import LEVEL_BITS, layer_worth, price_for, quantize_entropy
+from compression.entropy_quantization import (
+    CHEAPEST,
+    DEAREST,
+    LEVEL_BITS,
+    layer_worth,
+    price_for,
+    quantize_entropy,
+)
 from compression.inputs import InputError, real
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
@@ -32,17 +39,20 @@ from compression.resnet9 import ResNet9, prunable_layers
 from compression.training import EpochResult, train
 
 _WORTH_IMAGES = 256
-_GAIN = 0.3  # of the size's logarithm, that the price's follows a step
+# The price's logarithm is a sum of the size's excess (in logarithms) now, and of all excess so far:
+# weights lie near their levels and take many steps to follow a price, so the second must be small.
+_AT_ONCE, _SLOWLY = 1.0, 0.01
 _SHRINKING = 0.5  # of the steps: as long does the budget shrink
-_SPARE = 0.003  # of the budget: what the coder takes above Shannon's bound, and for the price's lag
+_SPARE = 0.003  # of the budget: what the coder takes above Shannon's bound, and the price's lag
 _RENEWED = 16  # steps after which codebooks are found anew, while the budget shrinks
-_SQUEEZES, _SQUEEZE = 60, 1.01  # the price's factor until the last epoch's file fits
+_SQUEEZE = 1.01  # the price's factor, and that factor's power at each step, until the file fits
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundedEpoch(EpochResult):
-    """One epoch; `quantized` is the rounded model after it, packed_bytes of its file; `price` of a
-    bit in nats."""
+    """One epoch; `quantized` is the rounded model after it, on the CPU; packed_bytes of its file,
+    and `price` of a bit in nats. The last one is rounded anew where its file did not fit;
+    the accuracy is the one before that."""
 
     quantized: QuantizedModel = field(repr=False, compare=False)
     packed_bytes: int
@@ -54,7 +64,7 @@ class EntropyRounding(Constraint):
 
     Bound to a copy of the float network. layers: where the codebooks begin; worth: nats for a
     squared error of 1 by layer; price: nats for a bit at first; budget: step, from 0 -> bytes that
-    all codes together may take; shrinking: steps in which it falls.
+    all codes with their levels may take; shrinking: steps in which it falls.
     """
 
     def __init__(
@@ -66,7 +76,7 @@ class EntropyRounding(Constraint):
         budget: Callable[[int], float],
         shrinking: int,
     ) -> None:
-        self.model, self.price = model, price
+        self.model, self.price, self._slow_price = model, price, price
         self._budget, self._shrinking, self._step = budget, shrinking, 0
         weights = prunable_layers(model)
         self._rounded = {
@@ -87,10 +97,11 @@ class EntropyRounding(Constraint):
         for rounded in self._rounded.values():
             rounded.latent.copy_(rounded.weight)
         if self._step < self._shrinking and self._step % _RENEWED == 0:
-            for rounded in self._rounded.values():
-                rounded.renew_(self.price)
+            self.renew()
         self.round_()
-        self.price *= (self.code_bytes() / self._budget(self._step)) ** _GAIN
+        excess = self.code_bytes() / self._budget(self._step)
+        self._slow_price = _within(self._slow_price * excess**_SLOWLY)
+        self.price = _within(self._slow_price * excess**_AT_ONCE)
         self._step += 1
 
     @torch.no_grad()
@@ -99,23 +110,28 @@ class EntropyRounding(Constraint):
         for rounded in self._rounded.values():
             rounded.follow_(self.price)
 
+    def renew(self) -> None:
+        """Find the levels anew at the present price."""
+        for rounded in self._rounded.values():
+            rounded.renew_(self.price)
+
     def code_bytes(self) -> float:
         """Shannon's bound for all codes, in bytes, with their levels."""
         return sum(rounded.bits for rounded in self._rounded.values()) / 8
 
     def quantized(self) -> QuantizedModel:
-        """The model as it is now, apart from what is trained."""
+        """The model as it is now, on the CPU, apart from what is trained."""
         layers = {name: rounded.layer(name) for name, rounded in self._rounded.items()}
         masks = {
             name: layer.indices != layer.zero_code
             for name, layer in layers.items()
             if layer.zero_code is not None
         }
-        return QuantizedModel(copy.deepcopy(self.model).eval(), layers, masks)
+        return QuantizedModel(copy.deepcopy(self.model).cpu().eval(), layers, masks)
 
     def state(self) -> dict[str, Tensor]:
-        """What is behind the weights, the levels with their shares, the price, and the step."""
-        price = torch.tensor([self.price, self._step], dtype=torch.float64)
+        """What is behind the weights, the levels with their counts, the prices, and the step."""
+        price = torch.tensor([self.price, self._slow_price, self._step], dtype=torch.float64)
         tensors = {"price": price}
         for name, rounded in self._rounded.items():
             tensors[f"latent.{name}"] = rounded.latent
@@ -125,7 +141,8 @@ class EntropyRounding(Constraint):
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        self.price, self._step = float(state["price"][0]), int(state["price"][1])
+        self.price, self._slow_price, step = state["price"].tolist()
+        self._step = int(step)
         for name, rounded in self._rounded.items():
             rounded.latent.copy_(state[f"latent.{name}"])
             rounded.levels = state[f"levels.{name}"].cpu()
@@ -148,15 +165,16 @@ class _Rounded:
         weights that take them, but for zero; and the weights to their levels."""
         total = self.latent.numel()
         costs = price / self._worth * (math.log2(total) - self.counts.clamp(min=0.5).log2())
-        rule = cheapest_rule(self.levels, costs)
-        levels, flat = self.levels[rule.codes], _flat(self.latent)
-        codes = torch.bucketize(flat, rule.thresholds.to(flat))
-        counts = torch.bincount(codes, minlength=len(levels)).double().cpu()
-        sums = torch.bincount(codes, weights=flat.double(), minlength=len(levels)).cpu()
-        held = (counts == 0) | (levels == 0)
-        self.levels = torch.where(held, levels, sums / counts.clamp(min=1)).float().double()
-        self.counts = counts
-        _flat(self.weight).copy_(self.levels.to(flat)[codes])
+        values = _flat(self.latent).cpu()  # sums there are the same each time, and in float64
+        codes = cheapest_rule(self.levels, costs)(values)
+        sums = torch.bincount(codes, weights=values.double(), minlength=len(self.levels))
+        counts = torch.bincount(codes, minlength=len(self.levels)).double()
+        means = torch.where(self.levels == 0, 0.0, sums / counts.clamp(min=1)).float().double()
+        kept = (counts > 0) | (self.levels == 0)
+        self.levels, place = torch.unique(means[kept] + 0.0, return_inverse=True)
+        self.counts = torch.zeros(len(self.levels), dtype=torch.float64)
+        self.counts.index_add_(0, place, counts[kept])
+        _flat(self.weight).copy_(means.float()[codes])
         self.bits = _bits(counts)
 
     def renew_(self, price: float) -> None:
@@ -168,7 +186,8 @@ class _Rounded:
 
     def layer(self, name: str) -> QuantizedLayer:
         """Codebook and indices as they are."""
-        levels, codes = torch.unique(self.weight.detach() + 0.0, return_inverse=True)
+        weight = self.weight.detach().cpu()
+        levels, codes = torch.unique(weight + 0.0, return_inverse=True)
         zero = torch.searchsorted(levels, 0.0)
         bits = max(1, (len(levels) - 1).bit_length())
         zero_code = int(zero) if 0.0 in levels else None
@@ -247,12 +266,20 @@ def _code_bytes(layers: Mapping[str, QuantizedLayer]) -> float:
 
 
 def _squeeze(rounding: EntropyRounding, wanted: float) -> None:
-    """Raise the price until the file fits: the control is a step behind."""
-    for _ in range(_SQUEEZES):
-        if len(pack(rounding.quantized())) <= wanted:
-            return
-        rounding.price *= _SQUEEZE
+    """Raise the price until the file fits: its control is a step behind, and few steps are too few
+    for it."""
+    factor = _SQUEEZE
+    while (size := len(pack(rounding.quantized()))) > wanted:
+        if rounding.price >= DEAREST:
+            raise InputError(f"max_bytes must be within reach, got {wanted:,.0f} of {size:,}.")
+        rounding.price = _within(rounding.price * factor)
+        factor *= _SQUEEZE
         rounding.round_()
+
+
+def _within(price: float) -> float:
+    """A price at which codebooks can be found."""
+    return min(DEAREST, max(CHEAPEST, price))
 
 
 def _flat(weight: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ class Progress:
 
 
 class ResumeFile:
-    """The state of a run after an epoch, as safetensors: weights, momenta, best weights, progress.
+    """The state of a run after an epoch, as safetensors: weights, momenta, what the constraint
+    holds, best weights, progress.
 
     Written beside itself and renamed, so a kill while writing leaves the epoch before. It goes
     with one recipe and one start: the digest of what `digest_of` was given.
@@ -69,7 +70,7 @@ class ResumeFile:
         constraint: Constraint,
     ) -> "Progress":
         """Put the state back in place; InputError for a damaged file, or one of another run."""
-        metadata, tensors = self._read(str(next(model.parameters()).device))
+        metadata, tensors = self._read()
         for name, mine in (("recipe", self.recipe), ("start", self.start)):
             if metadata.get(name, mine) != mine:
                 what = {"recipe": "recipe", "start": "model, masks and images"}[name]
@@ -90,9 +91,9 @@ class ResumeFile:
         progress = json.loads(metadata["progress"])
         return Progress(**progress | {"history": tuple(progress["history"])})
 
-    def _read(self, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    def _read(self) -> tuple[dict[str, str], dict[str, Tensor]]:
         try:
-            with safe_open(self.path, "pt", device=device) as file:
+            with safe_open(self.path, "pt", device="cpu") as file:
                 metadata = file.metadata() or {}
                 if not {"recipe", "progress"} <= metadata.keys():
                     raise self._error("the state of a run", "another safetensors file")

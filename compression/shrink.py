@@ -8,6 +8,7 @@ kept is chosen on validation images. Left out: removing whole channels.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
 from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
+from compression.files import write_json
 from compression.inference import count_correct
 from compression.inputs import InputError, real, whole
 from compression.packing import description_bytes
@@ -30,6 +32,7 @@ from compression.stored import StoredModel, of_checkpoint
 
 Notify = Callable[[str], None]
 _BATCH, _WARMUP = 256, 0.1
+_KEPT = "rounded.safetensors"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def shrink(
     another run.
     """
     run = _Run(dense, teacher or dense, sets, config, folder, notify)
-    quantized = run.rounded(description_bytes(name, _steps(config, len(sets["train"]), 1.0)))
+    longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
+    overhead = description_bytes(name, _steps(longest, len(sets["train"]), 1.0))
+    quantized = run.rounded(overhead)
     steps = _steps(config, len(sets["train"]), _zeros(quantized))
     if config.centroid_epochs:
         quantized = run.trained(quantized)
@@ -132,23 +137,33 @@ class _Run:
 
     def rounded(self, overhead: int) -> QuantizedModel:
         """The model in at most so many bytes, before its levels are trained alone."""
-        kept = self.folder / "rounded.safetensors" if self.folder else None
-        if kept is not None and kept.is_file():
-            return self._kept(kept)
-        found = self._learned(overhead, kept) if self.config.epochs else self._fitted(overhead)
-        if kept is not None:
-            bits = {name: layer.bits for name, layer in found.layers.items()}
-            save_checkpoint(found.model, kept, {"bits": bits, "run": self._identity()})
-        return found
+        if self.folder is None:
+            return self._learned(overhead) if self.config.epochs else self._fitted(overhead)
+        self._check_folder(self.folder, overhead)
+        kept = self.folder / _KEPT
+        if not kept.is_file():
+            found = self._learned(overhead) if self.config.epochs else self._fitted(overhead)
+            self._keep(found)
+        return of_checkpoint(kept.stem, load_checkpoint(kept)).parts
 
-    def _kept(self, path: Path) -> QuantizedModel:
-        checkpoint = load_checkpoint(path)
-        if checkpoint.metadata.get("run") != self._identity():
+    def _check_folder(self, folder: Path, overhead: int) -> None:
+        """Make the folder of this run, or see that it is this run's."""
+        about = folder / "run.json"
+        identity = self._identity() | {"overhead": overhead}
+        if not about.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(about, identity)
+        elif json.loads(about.read_text()) != identity:
             raise InputError(
-                f"{path.name} in {path.parent.name} must be of this run, got one of other settings "
-                "or another start: remove that folder to begin anew."
+                f"{folder.name} must be the folder of this run, got one of other settings or "
+                "another start: remove it to begin anew."
             )
-        return of_checkpoint(path.stem, checkpoint).parts
+
+    def _keep(self, found: QuantizedModel) -> None:
+        if self.folder is not None:
+            bits = {name: layer.bits for name, layer in found.layers.items()}
+            assert isinstance(found.model, ResNet9)
+            save_checkpoint(found.model, self.folder / _KEPT, {"bits": bits})
 
     def _fitted(self, overhead: int) -> QuantizedModel:
         """No weight trained: quantized at one price."""
@@ -156,11 +171,9 @@ class _Run:
         found = fit_entropy(self.dense, self.config.max_bytes, few, overhead=overhead)
         return self._recalibrated(found)
 
-    def _learned(self, overhead: int, kept: Path | None) -> QuantizedModel:
-        """After learning through the rounding: of the epochs that fit the best on validation."""
-        best, best_right = None, -1
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
+    def _learned(self, overhead: int) -> QuantizedModel:
+        """After learning through the rounding: the last epoch, the one whose file fits."""
+        found = None
         for epoch in train_entropy(
             self.dense,
             self.config.max_bytes,
@@ -170,19 +183,17 @@ class _Run:
             first_ratio=self.config.first_ratio,
             overhead=overhead,
             teacher=self.teacher,
-            resume=kept.with_suffix(".resume") if kept else None,
+            resume=self.folder / "training.resume" if self.folder else None,
         ):
             self.notify(
                 f"rounded, epoch {epoch.epoch} of {epoch.epochs}: "
                 f"{epoch.accuracy:.2%} at {epoch.packed_bytes:,} bytes"
             )
-            last = epoch.epoch == epoch.epochs
-            if last or epoch.packed_bytes <= self.config.max_bytes:
+            if epoch.epoch == epoch.epochs:  # kept before the training's own state is removed
                 found = self._recalibrated(epoch.quantized)
-                if (right := self._right(found)) > best_right:
-                    best, best_right = found, right
-        assert best is not None
-        return best
+                self._keep(found)
+        assert found is not None
+        return found
 
     def _recalibrated(self, quantized: QuantizedModel) -> QuantizedModel:
         """With batch norm re-estimated, where that is better on the validation images."""
@@ -202,6 +213,7 @@ class _Run:
         left = {n: asked[n] for n in asked if not n.startswith("centroid")}
         return left | {
             "images": len(self.sets["train"]),
+            "validation_images": len(self.sets["validation"]),
             "dense": weights_digest(self.dense),
             "teacher": weights_digest(self.teacher),
         }

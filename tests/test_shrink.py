@@ -120,11 +120,34 @@ def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path)
     again = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
     assert said == [] and again.steps == first.steps
     assert pack(again) == pack(first)
-    other = dataclasses.replace(config, learning_rate=0.1)
-    with pytest.raises(
-        InputError, match="rounded.safetensors in kept must be of this run, got one"
-    ):
-        shrink(baseline, sets, other, folder=tmp_path / "kept")
+    for other in ({"learning_rate": 0.1}, {"max_bytes": 300_500}):
+        with pytest.raises(InputError, match="kept must be the folder of this run, got one of"):
+            shrink(baseline, sets, dataclasses.replace(config, **other), folder=tmp_path / "kept")
+    with pytest.raises(InputError, match="kept must be the folder of this run"):
+        teacher = build_model("resnet9-s", seed=3).eval()
+        shrink(baseline, sets, config, teacher=teacher, folder=tmp_path / "kept")
+
+
+def test_what_was_learned_serves_other_epochs_of_the_levels(baseline, sets, tmp_path):
+    config = ShrinkConfig(300_000, epochs=1, centroid_epochs=0, **SMALL)
+    shrink(baseline, sets, config, folder=tmp_path / "kept")
+    more = dataclasses.replace(config, centroid_epochs=1, centroid_lr=0.01)
+    small = shrink(baseline, sets, more, folder=tmp_path / "kept")
+    assert len(small.steps) == 4 and len(pack(small)) <= 300_000
+
+
+def test_a_killed_run_comes_to_the_same_file(baseline, sets, tmp_path):
+    config = ShrinkConfig(300_000, epochs=2, centroid_epochs=0, **SMALL)
+
+    def killed(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shrink(baseline, sets, config, folder=tmp_path / "killed", notify=killed)
+    said = []
+    again = shrink(baseline, sets, config, folder=tmp_path / "killed", notify=said.append)
+    assert [text.split(":")[0] for text in said] == ["rounded, epoch 2 of 2"]
+    assert pack(again) == pack(shrink(baseline, sets, config, folder=tmp_path / "whole"))
 
 
 def test_without_training_it_is_quantized_alone(baseline, sets):
@@ -133,6 +156,7 @@ def test_without_training_it_is_quantized_alone(baseline, sets):
     assert len(small.steps) == 4
     images = sets["train"].images
     reserved = [*small.steps[:2], "at most 300,000 bytes, 100.0% zeros", small.steps[3]]
+    reserved.append("1000 epochs of centroid distillation, best on validation")
     overhead = description_bytes("small", reserved)
     found = fit_entropy(baseline, 300_000, images[:32], overhead=overhead)
     for name, layer in found.layers.items():
