@@ -141,23 +141,23 @@ def quantize_command(
     images = train_set.images[: compensate or 512]
     if max_kib is not None:
         budget = 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")
-        # The steps that will be known then, and some room for those to come.
-        overhead = description_bytes(out.stem, [*_steps_of(before), " " * 400])
+        label, mended = f"quantized for {max_kib:g} KiB", len(images)
+        longest = _quantize_steps(label, mended, recalibrate, epochs, 0)
+        overhead = description_bytes(out.stem, [*_steps_of(before), *longest])
         quantized = fit_entropy(before.model, budget, images, masks, overhead=overhead)
-    elif compensate:
-        quantized = quantize_compensated(before.model, widths, images, masks)
     else:
-        quantized = quantize(before.model, widths, masks)
+        uniform = set(widths.values()) == {bits}
+        label = f"k-means quantized to {f'{bits} bits' if uniform else 'mixed bits'}"
+        mended = compensate
+        if compensate:
+            quantized = quantize_compensated(before.model, widths, images, masks)
+        else:
+            quantized = quantize(before.model, widths, masks)
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
-    label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
-    label = f"k-means quantized to {label}" if max_kib is None else f"quantized for {max_kib:g} KiB"
-    steps = [*_steps_of(before), label]
-    if compensate or max_kib is not None:
-        steps.append(f"rounding errors made up for on {len(images)} training images")
+    best_epoch = 0
     if recalibrate:
         model = recalibrate_batch_norm(quantized.model, train_set.images)
         quantized = dataclasses.replace(quantized, model=model)
-        steps.append("batch norm recalibrated")
     if epochs:
         config = dataclasses.replace(CentroidConfig(), epochs=epochs, seed=seed)
         validation_set = load_cifar10("validation", source, data)
@@ -167,14 +167,28 @@ def quantize_command(
             for last in train_centroids(quantized, train_set, validation_set, config):
                 bar.update(task, completed=last.epoch, description=epoch_line(last))
         assert last is not None
-        quantized = last.best
-        kept = f"epoch {last.best_epoch}" if last.best_epoch else "the start"
-        steps.append(f"centroids trained {epochs} epochs, kept: {kept}")
+        quantized, best_epoch = last.best, last.best_epoch
+    steps = [*_steps_of(before), *_quantize_steps(label, mended, recalibrate, epochs, best_epoch)]
     extra: dict[str, Any] = {"bits": widths}
     if max_kib is not None:
         weights = {name: entry.weight() for name, entry in quantized.layers.items()}
         extra["sparsity"] = {n: float((w == 0).double().mean()) for n, w in weights.items()}
     _finish(quantized.model, out, before, steps, extra, source, data, json_output)
+
+
+def _quantize_steps(
+    label: str, mended: int, recalibrated: bool, epochs: int, best_epoch: int
+) -> list[str]:
+    """What `quantize` did, in words: label, images that errors were made up for on, and so on."""
+    steps = [label]
+    if mended:
+        steps.append(f"rounding errors made up for on {mended} training images")
+    if recalibrated:
+        steps.append("batch norm recalibrated")
+    if epochs:
+        kept = f"epoch {best_epoch}" if best_epoch else "the start"
+        steps.append(f"centroids trained {epochs} epochs, kept: {kept}")
+    return steps
 
 
 def _steps_of(checkpoint: Checkpoint) -> list[str]:
