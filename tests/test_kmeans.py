@@ -1,6 +1,5 @@
 """k-means on a line against brute force, an independent dynamic program, and worked values."""
 
-import functools
 import itertools
 import warnings
 from typing import Any
@@ -10,84 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from compression.inputs import InputError
 from compression.kmeans import _lloyd, _thresholds, kmeans_1d, squared_error
-from compression.kmeans_bins import make_bins, merge_bins
-from compression.kmeans_partition import partition_bins
-
-Values = NDArray[np.float32]
-
-KINDS = [
-    *("gaussian", "laplacian", "student 3", "student 1.5", "cauchy", "bimodal", "lognormal"),
-    *("uniform", "pruned", "pruned with zeros", "few distinct", "outliers", "denormal", "offset"),
-    *("dense spot", "bfloat16"),
-]
-
-
-def draw(kind: str, n: int, seed: int = 0) -> Values:
-    rng = np.random.default_rng(seed)
-    normal = rng.normal(size=n)
-    match kind:
-        case "gaussian":
-            values = 0.02 * normal
-        case "laplacian":
-            values = rng.laplace(size=n)
-        case "student 3" | "student 1.5":
-            values = rng.standard_t(float(kind.split()[1]), size=n)
-        case "cauchy":
-            values = rng.standard_cauchy(size=n)
-        case "bimodal":
-            values = np.where(rng.random(n) < 0.3, 0.1 * normal - 3, normal + 2)
-        case "lognormal":
-            values = np.exp(1.5 * normal)
-        case "uniform":
-            values = rng.random(n)
-        case "pruned":
-            wide = rng.normal(size=3 * n)
-            values = wide[np.argsort(np.abs(wide))[2 * n :]]
-        case "pruned with zeros":
-            values = np.where(np.abs(normal) < 1, 0, normal)
-        case "few distinct":
-            values = np.round(30 * normal)
-        case "outliers":
-            values = np.where(np.arange(n) < 5, 1e6 * (np.arange(n) - 1.5), normal)
-        case "denormal":
-            values = 1e-40 * normal
-        case "offset":
-            values = 1000 + 1e-3 * normal
-        case "dense spot":
-            values = np.where(rng.random(n) < 0.7, 1e-4 * normal, 100 * normal)
-        case "bfloat16":
-            return torch.from_numpy(normal).bfloat16().float().numpy()
-        case _:
-            raise AssertionError(kind)
-    return values.astype(np.float32)
-
-
-@functools.cache
-def optimum(kind: str, n: int, k_max: int) -> NDArray[np.float64]:
-    """The least squared error for 0..k_max clusters with float32 centroids: O(k n^2), exact."""
-    values, counts = np.unique(draw(kind, n), return_counts=True)
-    x, m = values.astype(np.float64), len(values)
-    cost = np.full((m, m + 1), np.inf)  # cost[i, j] of x[i:j], grown one value at a time (Welford)
-    mean, weight, error = np.zeros(m), np.zeros(m), np.zeros(m)
-    for j in range(m):
-        head = slice(0, j + 1)
-        apart = x[j] - mean[head]
-        weight[head] += counts[j]
-        mean[head] += apart * counts[j] / weight[head]
-        error[head] += counts[j] * apart * (x[j] - mean[head])
-        rounded = mean[head].astype(np.float32)
-        cost[head, j + 1] = error[head] + weight[head] * (mean[head] - rounded) ** 2
-    best = np.full(m + 1, np.inf)
-    best[0] = 0.0
-    result = [np.inf]
-    for _ in range(k_max):
-        best = np.concatenate([[np.inf], np.min(best[:m, None] + cost, axis=0)[1:]])
-        result.append(best[m])
-    return np.array(result)
+from tests.kmeans_draws import KINDS, Values, draw, optimum
 
 
 def error_of(values: Values, k: int) -> float:
@@ -297,48 +222,6 @@ def test_squared_error_of_more_values_than_fit_one_chunk() -> None:
     values = np.full(3_000_000, 3.0, np.float32)
     labels = np.zeros(len(values), np.int64)
     assert squared_error(values, np.ones(1, np.float32), labels) == 12_000_000.0
-
-
-def test_bins_cover_the_values_and_leave_outliers_alone() -> None:
-    ordered = np.sort(draw("outliers", 50_000))
-    bins = make_bins(ordered, 1000)
-    assert 1000 <= len(bins.start) <= 1001
-    assert bins.count.sum() == len(ordered)
-    assert bins.start[0] == 0 and np.all(np.diff(bins.start) == bins.count[:-1])
-    assert np.all(ordered[bins.start[1:]] > ordered[bins.start[1:] - 1])
-    far = np.flatnonzero(np.abs(ordered) > 1e4)
-    assert len(far) == 5 and np.all(bins.count[np.isin(bins.start, far)] == 1)
-
-
-def test_few_distinct_values_are_one_bin_each() -> None:
-    bins = make_bins(np.array([1, 1, 1, 2, 4, 4], np.float32), 3)
-    assert bins.start.tolist() == [0, 3, 4]
-    assert bins.count.tolist() == [3, 1, 2]
-    assert bins.mean.tolist() == [1, 2, 4]
-
-
-def test_merged_bins_keep_counts_and_means() -> None:
-    bins = make_bins(np.array([1, 1, 1, 5, 9, 11], np.float32), 6)
-    merged = merge_bins(bins, np.array([True, False, True, False]))
-    assert merged.start.tolist() == [0, 4]
-    assert merged.count.tolist() == [4, 2]
-    assert merged.mean.tolist() == [2, 10]
-
-
-@pytest.mark.parametrize(
-    ("window", "band", "slack"), [(1200, 1200, 1e-9), (64, 1200, 1e-3), (300, 64, 1e-2)]
-)
-@pytest.mark.parametrize("kind", ["cauchy", "dense spot", "bimodal"])
-def test_a_narrow_window_or_band_is_moved_until_it_fits(
-    kind: str, window: int, band: int, slack: float
-) -> None:
-    ordered = np.sort(draw(kind, 1200))
-    starts = partition_bins(make_bins(ordered, 1200), 64, window, band)
-    assert len(starts) == 64 and starts[0] == 0 and np.all(np.diff(starts) > 0)
-    x = ordered.astype(np.float64)
-    error = sum(float(np.sum((part - part.mean()) ** 2)) for part in np.split(x, starts[1:]))
-    exact = optimum(kind, 1200, 64)[64]  # about float32 centroids, which cost a little more
-    assert error <= (1 + slack) * exact
 
 
 def test_a_cluster_that_lloyd_empties_is_given_work_elsewhere() -> None:

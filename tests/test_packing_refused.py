@@ -1,0 +1,147 @@
+"""Packed files of hostile bytes are refused: cut, changed, forged, or asking for much."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compression.packing import load_packed
+from compression.packing_file import PackedFormatError, signed
+from tests import packing_cases
+
+baseline = packing_cases.baseline
+pruned = packing_cases.pruned
+packed = packing_cases.packed
+
+
+def with_header(content, change):
+    """The file with `change(header)` done to its parsed header, signed again."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return signed(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def with_about(content, change):
+    """The file with `change(about)` done to its metadata, signed again."""
+
+    def rewrite(header):
+        about = json.loads(header["__metadata__"]["packed"])
+        change(about)
+        header["__metadata__"]["packed"] = json.dumps(about)
+
+    return with_header(content, rewrite)
+
+
+def refused(tmp_path, content, match="."):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(PackedFormatError, match=match) as caught:
+        load_packed(path)
+    assert str(caught.value).count("\n") == 0
+
+
+@pytest.fixture(scope="module")
+def content(packed):
+    return packed[1].read_bytes()
+
+
+def test_truncated_files_are_refused(content, tmp_path):
+    for length in (0, 1, 7, 8, 9, 100, 2000, len(content) // 2, len(content) - 1):
+        refused(tmp_path, content[:length])
+    refused(tmp_path, content + b"\0")
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.data())
+def test_any_changed_byte_is_refused(content, tmp_path_factory, data):
+    """Header bytes and checksum half of the time, so that they are met often."""
+    end = st.one_of(st.integers(0, 2100), st.integers(0, len(content) - 1))
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(end)] ^= data.draw(st.integers(1, 255))
+    if bytes(changed) != content:
+        refused(tmp_path_factory.getbasetemp(), bytes(changed))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_changes_under_a_true_checksum_never_crash(content, tmp_path_factory, data):
+    """Somebody who can sign: refused, or a network of finite numbers with the right shapes."""
+    changed = bytearray(content)
+    length = int.from_bytes(content[:8], "little")
+    places = st.one_of(st.integers(8, 7 + length), st.integers(0, len(content) - 1))
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(places)] ^= data.draw(st.integers(1, 255))
+    try:
+        forged = signed(bytes(changed))
+    except (PackedFormatError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    path = tmp_path_factory.getbasetemp() / "forged.safetensors"
+    path.write_bytes(forged)
+    try:
+        model = load_packed(path)
+    except PackedFormatError:
+        return
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_later_version_says_so(content, tmp_path):
+    refused(
+        tmp_path,
+        with_about(content, lambda about: about.update(version=2)),
+        "must be of format version 1, got version 2: it takes a later version of this program",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda a: a.update(preset="resnet99"), "a known preset, got 'resnet99'"),
+        (lambda a: a.update(preset="resnet9"), "biases and batch-norm|index of conv1"),
+        (lambda a: a.pop("layers"), "layers and a recipe"),
+        (lambda a: a["layers"].pop("conv3"), "bits and zero code of conv3"),
+        (lambda a: a["layers"].update(conv3=[9, 0]), "bits and zero code of conv3"),
+        (lambda a: a["layers"].update(conv3=[4, 1]), "codebook of conv3, 0 at its zero code"),
+        (lambda a: a["layers"].update(conv3=[2, None]), "conv3.codebook with at most 4"),
+        (lambda a: a["layers"].update(conv3=[32, None]), "conv3.values .* got none"),
+        (lambda a: a.update(version="one"), "names no version"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused(content, tmp_path, change, match):
+    refused(tmp_path, with_about(content, change), match)
+
+
+def test_a_tensor_that_is_missing_or_of_another_type_is_refused(content, tmp_path):
+    def rename(header):
+        header["other"] = header.pop("conv3.index")
+
+    refused(tmp_path, with_header(content, rename), "conv3.index .* got none")
+
+    def retype(header):
+        entry = header["conv3.codebook"]
+        entry["dtype"], entry["shape"] = "U8", [entry["data_offsets"][1] - entry["data_offsets"][0]]
+
+    refused(tmp_path, with_header(content, retype), "conv3.codebook .* got uint8")
+
+
+def test_a_header_that_asks_for_much_is_refused_unread(content, tmp_path):
+    refused(tmp_path, (2**40).to_bytes(8, "little") + content[8:], "at most 64 KiB")
+
+    def claim(header):
+        header["conv3.index"]["shape"] = [2**50]
+        header["conv3.index"]["data_offsets"][1] = 2**50
+
+    refused(tmp_path, with_header(content, claim), "does not read")
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(PackedFormatError, match="must be a file that can be read, got nothing"):
+        load_packed(tmp_path / "nothing.safetensors")
+    with pytest.raises(PackedFormatError, match="must be a file that can be read"):
+        load_packed(tmp_path)
+    refused(tmp_path, b"PK\3\4" + bytes(100), "must begin with a safetensors header")
