@@ -142,8 +142,10 @@ class _Run:
         self._check_folder(self.folder, overhead)
         kept = self.folder / _KEPT
         if not kept.is_file():
-            found = self._learned(overhead) if self.config.epochs else self._fitted(overhead)
-            self._keep(found)
+            if self.config.epochs:
+                self._learned(overhead)  # which keeps it, before the training's state is removed
+            else:
+                self._keep(self._fitted(overhead))
         return of_checkpoint(kept.stem, load_checkpoint(kept)).parts
 
     def _check_folder(self, folder: Path, overhead: int) -> None:
