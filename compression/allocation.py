@@ -7,6 +7,7 @@ The prediction adds the layers' divergences and reads the drop off the measured 
 how layers act on one another, which the prediction's recorded error shows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,8 +63,8 @@ def allocate(
     predicted to lose at most `max_drop` of accuracy (a fraction).
 
     bits: the widths to choose from (32: float32); by default all quantized ones of the table. Give
-    just one of the two goals. Raises InputError for both or neither, for unknown widths, and for
-    fewer bytes than the smallest allocation takes.
+    just one of the two goals. Raises InputError for both or neither, for unknown widths, and for a
+    goal that no allocation is predicted to meet.
     """
     rows = _rows(table, bits)
     if (max_bytes is None) == (max_drop is None):
@@ -71,8 +72,15 @@ def allocate(
     swept = _swept(table, rows)
     if max_drop is not None:
         most = real("max_drop", max_drop, 0, 1)
-        fits = [p for p in swept if table.expected_drop(_total(table, p)[1]) <= most]
-        return described(table, min(fits or swept[-1:], key=lambda p: _total(table, p)[0]))
+        drops = [table.expected_drop(_total(table, places)[1]) for places in swept]
+        fits = [places for places, drop in zip(swept, drops, strict=True) if drop <= most]
+        if not fits:
+            least = math.ceil(1e4 * min(drops)) / 100
+            raise InputError(
+                f"max_drop must be at least {least:.2f} points for this model at these bits, "
+                f"got {100 * most:g}."
+            )
+        return described(table, min(fits, key=lambda places: _total(table, places)[0]))
     budget = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     fits = [places for places in swept if _total(table, places)[0] <= budget]
     if not fits:

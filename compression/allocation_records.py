@@ -35,11 +35,13 @@ def save_settings(
 
 @dataclass(frozen=True)
 class RecordedSettings:
-    """content: digest of weights, images and labels; weights: digest of the weights alone."""
+    """content: digest of weights, images and labels; weights: digest of the weights alone; about:
+    the command and the machine that measured them."""
 
     content: str
     weights: str
     points: list[SettingPoint]
+    about: dict[str, Any]
 
 
 def load_settings(path: str | os.PathLike[str]) -> RecordedSettings:
@@ -47,7 +49,9 @@ def load_settings(path: str | os.PathLike[str]) -> RecordedSettings:
     try:
         content = json.loads(Path(path).read_text())
         points = [SettingPoint(**point) for point in content["points"]]
-        return RecordedSettings(str(content["content"]), str(content["weights"]), points)
+        return RecordedSettings(
+            str(content["content"]), str(content["weights"]), points, dict(content["about"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{Path(path).name} must be a file of measured settings, got {shown(str(error))}."

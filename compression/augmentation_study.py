@@ -16,6 +16,7 @@ from compression.hardware import machine_record
 from compression.inputs import InputError, choice, whole
 from compression.presets import PRESETS
 from compression.recipes import RECIPES, TrainConfig
+from compression.recorded_machine import machine_text
 from compression.resnet9 import build_model
 from compression.study_records import WAYS, StudyRun, load_study
 from compression.training import train
@@ -59,15 +60,16 @@ def run_study(
     """Train each way with each seed, seed by seed; `path` holds what is done, a run the file has is
     not made again, and one that was killed goes on at its last epoch.
 
-    Raises InputError for a file of another study.
+    Raises InputError for a file of another study, or of other images.
     """
-    asked = json.loads(json.dumps(asdict(config)))
+    images = {split: len(found) for split, found in sets.items()}
+    asked = json.loads(json.dumps(asdict(config))) | {"images": images}
     done: list[StudyRun] = []
     if path.is_file():
         done, content = load_study(path)
         if content["config"] != asked:
             raise InputError(f"{path.name} must hold a study of the same config, got another one.")
-    about = {"command": command, "config": asked, "machine": machine_record()}
+    about = {"command": command, "config": asked}
     for seed in config.seeds:
         for way in WAYS:
             known = [run for run in done if (run.way, run.seed) == (way, seed)]
@@ -98,4 +100,5 @@ def _trained(
         found.total,
         sum(row["seconds"] for row in last.history),
         tuple(row["accuracy"] for row in last.history),
+        machine_text(machine_record()),
     )

@@ -11,6 +11,7 @@ centroids on the way.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -165,17 +166,23 @@ def train_centroids(
     config: CentroidConfig | None = None,
     *,
     teacher: nn.Module | None = None,
+    resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[CentroidEpoch]:
     """Train the codebooks of a copy of `quantized`, yielding a CentroidEpoch after each epoch.
 
     Codes keep their weights (they are numbered anew only where centroids change places), and
-    pruned weights stay exactly zero. teacher: a network whose answers are learned in place of the
-    labels. `quantized` stays as it was. Raises InputError for empty image
-    sets and a model without quantized layers.
+    pruned weights stay exactly zero. teacher, resume: as in `train`. `quantized` stays as it was.
+    Raises InputError where `train` does, and for a model without quantized layers.
     """
     for result in train_centroids_by_step(
-        quantized, train_set, validation_set, config, teacher=teacher, device=device
+        quantized,
+        train_set,
+        validation_set,
+        config,
+        teacher=teacher,
+        resume=resume,
+        device=device,
     ):
         if isinstance(result, CentroidEpoch):
             yield result
@@ -188,6 +195,7 @@ def train_centroids_by_step(
     config: CentroidConfig | None = None,
     *,
     teacher: nn.Module | None = None,
+    resume: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> Iterator[StepResult | CentroidEpoch]:
     """`train_centroids` that also yields a StepResult after every step."""
@@ -201,25 +209,23 @@ def train_centroids_by_step(
         config.recipe(),
         constraint=lambda copied: TiedWeights(copied, quantized, config),
         teacher=teacher,
+        resume=resume,
         device=device,
     )
     home = next(quantized.model.parameters()).device
-    best, best_epoch = quantized, 0
     right = count_correct(quantized.model, validation_set.images, validation_set.labels)
-    best_accuracy = right / len(validation_set)
+    at_start = right / len(validation_set)
     for result in results:
         if isinstance(result, StepResult):
             yield result
             continue
-        if result.accuracy > best_accuracy:
-            best_accuracy, best_epoch = result.accuracy, result.epoch
+        found: dict[str, Any] = dict(vars(result))
+        if result.best_accuracy > at_start:
             best = with_tied_model(quantized, copy.deepcopy(result.best_model).to(home))
-        found: dict[str, Any] = vars(result) | {
-            "best_accuracy": best_accuracy,
-            "best_epoch": best_epoch,
-            "best_model": best.model,
-        }
-        yield CentroidEpoch(**found, best=best)
+        else:
+            best = quantized
+            found |= {"best_accuracy": at_start, "best_epoch": 0}
+        yield CentroidEpoch(**found | {"best_model": best.model}, best=best)
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -24,10 +24,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def without_folders(start: object) -> str:
-    """A shipped name (`resnet9-s/baseline`) as it is, a file's path by its name alone: what a
-    recorded command says, so that no record holds a path of the machine that made it."""
+    """A shipped name (`resnet9-s/baseline`) as it is, a file of the repository's assets/ from there
+    on, another file's path by its name alone: what a recorded command says, so that no record
+    holds a path of the machine that made it."""
     text = str(start)
-    return Path(text).name if Path(text).suffix else text
+    if not Path(text).suffix:
+        return text
+    path, root = Path(text).resolve(), Path(__file__).resolve().parents[1]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root / "assets") else path.name
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -60,9 +60,12 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine_record() -> dict[str, str | int]:
-    """What a recorded result says of the machine that made it, and of the code's commit."""
-    device = default_device()
+def machine_record(device: torch.device | None = None) -> dict[str, str | int]:
+    """What a recorded result says of the machine that made it, and of the code's commit.
+
+    device: what was computed on, by default where training does.
+    """
+    device = device or default_device()
     return {
         "processor": processor_name(),
         "threads": torch.get_num_threads(),

@@ -111,6 +111,7 @@ def _metadata(header: dict[str, Any]) -> dict[str, Any]:
     about = json.loads(header["__metadata__"][_ENTRY])
     if not isinstance(about, dict) or not isinstance(about.get("version"), int):
         raise ValueError("its metadata names no version")
+    json.dumps(about, ensure_ascii=False).encode()  # halves of characters are no text: ValueError
     if about["version"] != VERSION:
         raise PackedFormatError(
             f"A packed model must be of format version {VERSION}, got version "

@@ -29,6 +29,7 @@ from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE
 from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
+from compression.reproduction_table import markdown
 from compression.runs import average_checkpoints, train_checkpoint
 from compression.scan_records import load_scan, record_scan, save_scan
 from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
@@ -112,6 +113,8 @@ class Reproduction:
     def compress(self, name: str) -> None:
         """Prune by a scan, recover, and quantize both the dense and the pruned model."""
         dense = self._dense(name)[0]
+        if not self.config.prune:
+            return self._quantized(f"{name}, dense", [], dense, {})
         sparsities = self._scanned(name, dense)
         cut = prune(dense, sparsities)
         pruned = [f"pruned to {cut.sparsity:.1%} zeros"]
@@ -138,7 +141,7 @@ class Reproduction:
             return
         started = time.perf_counter()
         model, masks, layers = make()
-        path = self.folder / "packed" / f"{name.replace(', ', '-').replace(' ', '-')}.safetensors"
+        path = self.folder / "packed" / f"{_slug(name)}.safetensors"
         path.parent.mkdir(exist_ok=True)
         parts = QuantizedModel(model, layers, masks)
         info = save_packed(StoredModel(name, tuple(steps), parts), path)
@@ -233,6 +236,7 @@ class Reproduction:
             self.sets["validation"],
             config,
             teacher=self._teacher(name),
+            resume=self.folder / f"{_slug(name)}.resume",
         )
         return self._last(name, epochs).best
 
@@ -257,41 +261,10 @@ def _sets(config: ReproductionConfig, data: Path | None) -> dict[str, ImageSet]:
     return {split: load_cifar10(split, config.source, data).head(wanted[split]) for split in SPLITS}
 
 
+def _slug(name: str) -> str:
+    """A row's name as that of a file."""
+    return name.replace(", ", "-").replace(" ", "-")
+
+
 def _parts(quantized: QuantizedModel) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     return quantized.model, quantized.masks, quantized.layers
-
-
-# What the course report (T2G3) states, by the row that is its counterpart here: accuracy on its
-# test set, and its size in MiB where it gives one (both sizes by its own formulas).
-REPORT: dict[str, tuple[float, float | None, str]] = {
-    "dense": (0.7444, None, "with GridMask"),
-    "pruned, fine-tuned": (0.7265, 12.88, "5 epochs"),
-    "pruned, 8 bits, trained": (0.7333, 29.03, "all parameters counted at 8 bits"),
-}
-
-
-def markdown(content: dict[str, Any]) -> str:
-    """The rows as a Markdown table, beside the course report's numbers where it has them."""
-    lines = [
-        f"By `{content['command']}`, on {content['machine']['processor']}, "
-        f"{content['machine']['threads']} threads.",
-        "",
-        "| Variant | Test accuracy | On disk | Smaller than dense float32 | Course report |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in content["rows"]:
-        model, _, stage = row["variant"].partition(", ")
-        counterpart = "gridmask" if stage == "dense" else content["config"]["compress"]
-        theirs = _theirs(stage) if model == counterpart else ""
-        lines.append(
-            f"| {row['variant']} | {row['accuracy']:.2%} | {row['packed_bytes'] / 1024:,.1f} KiB | "
-            f"{row['dense_bytes'] / row['packed_bytes']:.1f} x | {theirs} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _theirs(stage: str) -> str:
-    if stage not in REPORT:
-        return ""
-    accuracy, mib, note = REPORT[stage]
-    return f"{accuracy:.2%}" + (f", {mib:.2f} MiB" if mib else "") + f" ({note})"

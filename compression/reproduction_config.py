@@ -17,7 +17,8 @@ class ReproductionConfig:
     models: name -> the cycles of training by recipe, or one shipped checkpoint;
     compress: which of them goes through the rest. *_images: the first so many of their split.
     max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out, and
-    so do no images for compensation. distil: pruned and quantized networks learn the dense one's
+    so do no images for compensation; so does prune = false all that begins with the scan, and the
+    dense model alone is quantized. distil: pruned and quantized networks learn the dense one's
     answers in place of the labels.
     """
 
@@ -43,6 +44,7 @@ class ReproductionConfig:
     bits: tuple[int, ...] = (8, 4, 2)
     centroid_epochs: int = 2
     distil: bool = False
+    prune: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.models, dict) or not self.models:
@@ -71,6 +73,7 @@ class ReproductionConfig:
         whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
         choice("distil", self.distil, (True, False))
+        choice("prune", self.prune, (True, False))
 
 
 def load_config(path: Path) -> ReproductionConfig:

@@ -229,6 +229,7 @@ class _Run:
             self.sets["validation"],
             self.config.centroids(),
             teacher=self.teacher,
+            resume=self.folder / "levels.resume" if self.folder else None,
         ):
             self.notify(f"centroids, epoch {last.epoch} of {last.epochs}: {last.accuracy:.2%}")
         assert last is not None

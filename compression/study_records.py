@@ -21,7 +21,8 @@ WAYS = ("plain", "cutout", "gridmask")
 class StudyRun:
     """One run: its best validation accuracy, and what that epoch's model got on the test images.
 
-    seconds: of training, without validation.
+    seconds: of training, without validation; curve: validation accuracy after each epoch; machine:
+    what trained it, in words.
     """
 
     way: str
@@ -31,6 +32,7 @@ class StudyRun:
     total: int
     seconds: float
     curve: tuple[float, ...]
+    machine: str = ""
 
     @property
     def accuracy(self) -> float:

@@ -1,8 +1,9 @@
-"""Fuzz the packed file's loader with atheris (`pip install atheris`), by coverage of its code.
+"""Fuzz the packed file's readers with atheris (`pip install atheris`), by coverage of their code.
 
 `python tests/fuzz_packed.py -max_total_time=600`: every input is tried as it is and under a true
-checksum. Refused with a PackedFormatError, or loaded as finite numbers; anything else is a find.
-The options are libFuzzer's. Not part of the test suite, which has hypothesis do the same in short.
+checksum. Refused with a PackedFormatError, or loaded as finite numbers and accounted for to the
+last byte; anything else is a find. The options are libFuzzer's. Not part of the test suite, which
+has hypothesis do the same in short.
 """
 
 import sys
@@ -19,7 +20,7 @@ with atheris.instrument_imports(include=["compression.packing", "compression.pac
     import torch
 
     from compression.model import build_model, prunable_layers
-    from compression.packing import PackedFormatError, load_packed, pack
+    from compression.packing import PackedFormatError, inspect_packed, load_packed, pack
     from compression.packing_file import signed
     from compression.pruning import prune
     from compression.quantization import quantize
@@ -48,6 +49,11 @@ def loads(content: bytes) -> None:
     except PackedFormatError:
         return
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    try:
+        info = inspect_packed(path)
+    except PackedFormatError:
+        return
+    assert info.total_bytes == len(content) == sum(info.parts.values())
 
 
 def one_input(content: bytes) -> None:

@@ -189,6 +189,10 @@ def test_rivals_keep_the_budget_and_are_what_they_say(baseline, table):
         ({"max_bytes": 1e6, "bits": [7]}, "bits must be one of 32, 2, 4, got 7"),
         ({"max_bytes": 1e6, "bits": []}, "bits must name at least one width"),
         ({"max_drop": 2}, "max_drop must be a number from 0 to 1, got 2"),
+        (
+            {"max_drop": 0, "bits": [2]},
+            r"max_drop must be at least \d+\.\d\d points for this model at these bits, got 0",
+        ),
     ],
 )
 def test_bad_goals(table, options, text):
@@ -227,6 +231,9 @@ def test_a_fitted_file_keeps_its_budget_and_uses_it(baseline, points):
 
 def test_a_budget_out_of_reach_or_beyond_need_is_met_as_well_as_it_can(baseline, points):
     table = setting_table(baseline, points)
+    large = allocate(table, max_bytes=600_000)
+    with pytest.raises(InputError, match="max_bytes must be within reach .* got 500,000"):
+        fit(baseline, 500_000, lambda aim: large)
     with pytest.raises(InputError, match="max_bytes must be at least .* got 9,000"):
         fit(baseline, 9_000, lambda aim: allocate(table, max_bytes=aim))
     found, size = fit(baseline, 9_000_000, lambda aim: allocate(table, max_bytes=aim))

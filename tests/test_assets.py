@@ -10,9 +10,11 @@ from compression.allocation_records import load_settings
 from compression.checkpoint import load_checkpoint
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
+from compression.front_records import COMPENSATED, OURS, PRICED, load_front
 from compression.packing import inspect_packed, load_packed
 from compression.presets import SHIPPED, layer_names
 from compression.scan_cache import weights_digest
+from compression.study_records import WAYS, load_study
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PACKED = sorted(ASSETS.glob("packed/*.safetensors"))
@@ -29,10 +31,25 @@ def test_a_packed_file_is_what_its_record_says(path):
     info = inspect_packed(path)
     assert info.total_bytes == path.stat().st_size == record["result"]["packed_bytes"]
     assert [asdict(rung) for rung in info.ladder] == record["ladder"]
+    assert info.total_bytes <= 1.03 * info.bound_bytes
+    assert info.ratio >= int(path.stem.rpartition("-")[2].removesuffix("x"))  # as its name says
     bundled = load_cifar10("test", "sample")
     found = evaluate(load_packed(path), bundled.images, bundled.labels)
     assert found.total == record["bundled_test"]["total"]
     assert abs(found.correct - record["bundled_test"]["correct"]) <= 2  # ties, on other processors
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ASSETS.glob("results/reproduce-*.json")), ids=lambda path: path.stem
+)
+def test_half_precision_of_the_vectors_moved_no_accuracy(path):
+    """Rows are measured on packed files; the checkpoints' own figures are not."""
+    content = json.loads(path.read_text())
+    accuracy = {row["variant"]: row["accuracy"] for row in content["rows"]}
+    for name, cycles in content["config"]["models"].items():
+        if "/" in cycles[0]:
+            own = load_checkpoint(cycles[0]).metadata["test_accuracy"]
+            assert abs(accuracy[f"{name}, dense"] - own) <= 0.0002
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -41,6 +58,33 @@ def test_recorded_settings_are_of_the_shipped_weights(name):
     model = load_checkpoint(name).model
     assert recorded.weights == weights_digest(model)
     assert {point.layer for point in recorded.points} == set(layer_names(model.preset))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ASSETS.glob("results/front-*.json")), ids=lambda path: path.stem
+)
+def test_a_recorded_front_is_whole_and_of_the_shipped_weights(path):
+    points, about = load_front(path)
+    assert path.stem == "front-" + about["model"].replace("/", "-")
+    assert about["weights"] == weights_digest(load_checkpoint(about["model"]).model)
+    sizes = {p.goal_bytes for p in points if p.goal == "size"}
+    assert len(sizes) >= 12 and len([p for p in points if p.goal == "random"]) >= 20
+    for way in (OURS, COMPENSATED, PRICED):
+        mine = [p for p in points if p.way == way and p.goal == "size"]
+        assert {p.goal_bytes for p in mine} == sizes
+        room = 1.02 if way == COMPENSATED else 1  # its codes are others than were counted
+        assert all(p.packed_bytes <= room * p.goal_bytes for p in mine)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ASSETS.glob("results/study-*.json")), ids=lambda path: path.stem
+)
+def test_a_recorded_study_has_three_seeds_of_each_way(path):
+    runs, about = load_study(path)
+    seeds = {way: {run.seed for run in runs if run.way == way} for way in WAYS}
+    assert seeds["plain"] == seeds["cutout"] == seeds["gridmask"] and len(seeds["plain"]) >= 3
+    assert {run.total for run in runs} == {10_000}
+    assert {len(run.curve) for run in runs} == {about["config"]["epochs"]}
 
 
 def test_no_file_is_too_large_for_a_space():

@@ -1,7 +1,9 @@
 """Centroid gradients against autograd through codebook[indices], and what training must keep."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +193,25 @@ def test_the_same_seed_gives_the_same_bits(train_set: ImageSet, validation_set: 
     for name, layer in first.best.layers.items():
         assert torch.equal(layer.codebook, second.best.layers[name].codebook)
         assert not torch.equal(layer.codebook, other.best.layers[name].codebook)
+
+
+def test_a_killed_run_comes_to_the_same_bits(
+    train_set: ImageSet, validation_set: ImageSet, tmp_path: Path
+) -> None:
+    def epochs() -> Iterator[CentroidEpoch]:
+        sets = (quantized_tiny(), train_set, validation_set)
+        return train_centroids(*sets, QUICK, resume=tmp_path / "x.resume", device="cpu")
+
+    killed = epochs()
+    next(killed)
+    killed.close()  # after its first epoch
+    *_, again = rest = list(epochs())
+    assert [result.epoch for result in rest] == [2, 3]
+    *_, whole = train_centroids(quantized_tiny(), train_set, validation_set, QUICK, device="cpu")
+    assert (again.best_epoch, again.best_accuracy) == (whole.best_epoch, whole.best_accuracy)
+    for name, layer in whole.best.layers.items():
+        assert torch.equal(layer.codebook, again.best.layers[name].codebook)
+    assert not (tmp_path / "x.resume").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compression.data import load_cifar10
-from compression.entropy_training import EntropyRounding, train_entropy
+from compression.entropy_training import EntropyRounding, _squeeze, train_entropy
 from compression.inputs import InputError
 from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed, pack, save_packed
@@ -135,6 +135,16 @@ def test_too_few_steps_for_the_price_to_follow_keep_the_size_all_the_same(sets, 
     config = replace(CONFIG, epochs=1)
     *_, last = train_entropy(dense, 400_000, few, few, config, first_ratio=3)
     assert math.isfinite(last.train_loss) and 0.8 * 400_000 < last.packed_bytes <= 400_000
+
+
+def test_a_size_that_no_price_reaches_is_said():
+    model = load_checkpoint("resnet9-s/baseline").model
+    values = prunable_layers(model)["linear"].weight.detach()
+    levels, codes = values.unique(return_inverse=True)
+    layer = QuantizedLayer("linear", 8, levels[:250], codes.clamp(max=249).byte(), None)
+    rounding = EntropyRounding(model, {"linear": layer}, {"linear": 1.0}, 0.5, lambda step: 1, 0)
+    with pytest.raises(InputError, match=r"max_bytes must be within reach, got 1,000 of [\d,]+\."):
+        _squeeze(rounding, 1000)
 
 
 def test_a_budget_that_nothing_can_fill_is_no_mistake(sets, dense):

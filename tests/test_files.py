@@ -1,10 +1,13 @@
 """Files are whole or as they were."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from compression.files import replacing, without_folders, write_json
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def test_an_error_leaves_the_file_as_it_was(tmp_path):
@@ -28,6 +31,7 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
         ("resnet9-s/baseline", "resnet9-s/baseline"),
         ("/home/someone/runs/x.safetensors", "x.safetensors"),
         ("x.safetensors", "x.safetensors"),
+        (ASSETS / "reproduce" / "quick.toml", "assets/reproduce/quick.toml"),
     ],
 )
 def test_records_name_no_folders(given, said):

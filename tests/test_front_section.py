@@ -1,5 +1,7 @@
 """The recorded front on the page: what it says of our way and of its predictions."""
 
+import pytest
+
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
 from compression.ui import size_plots
 from compression.ui.front_section import remark
@@ -19,16 +21,24 @@ POINTS = [
 
 def test_the_remark_counts_the_sizes_that_ours_wins():
     text = remark(POINTS, dense_correct=900)
-    assert "on or above all of the usual ways at 1 of 2 sizes" in text
-    assert "entropy-constrained it is on or above every other way at 1." in text
-    assert "Over 3 goals the predicted drop was off by 0.33 points on average (at most 1" in text
+    assert "on or above all of the usual ways at 1 of 2 sizes;" in text
+    assert "entropy-constrained it is on or above every other way at 1 of 2. Over 1 sizes" in text
+    assert "drawn at random the predicted drop was off by 1.00 points on average (at most 1" in text
+    assert "Over 2 evenly spaced sizes the predicted drop was off by 0.00 points" in text
+
+
+def test_a_size_without_a_rival_is_no_win():
+    points = [point(OURS, 100_000, 800, drop=0.1), *POINTS[3:5]]
+    assert "at 0 of 1 sizes (no usual way makes files of the other 1)." in remark(points, 900)
 
 
 def test_the_figure_has_a_line_a_way_and_stars():
     figure = size_plots.front(POINTS, 0.9, 6_000_000, {"packed/x": (120_000, 0.899)})
     names = [trace.name for trace in figure.data]
-    assert names == [OURS, RIVALS[0], COMPENSATED, RIVALS[2], PRICED, "trained on, shipped here"]
+    ways = [OURS, RIVALS[0], COMPENSATED, RIVALS[2], PRICED]
+    assert names == [*ways, f"{OURS}, predicted", "trained on, shipped here"]
     ours = figure.data[0]
     assert list(ours.x) == [size / 1024 for size in (100_000, 150_000, 200_000)]
     assert list(ours.y) == [80, 82, 85]
+    assert list(figure.data[5].y) == pytest.approx([80, 83, 85])  # 90 less what was foretold
     assert figure.layout.yaxis.range[0] < 80 < 90 < figure.layout.yaxis.range[1]

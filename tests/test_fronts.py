@@ -100,6 +100,14 @@ def test_known_points_are_not_measured_again(points, dense, settings, sets, monk
     assert list(again.points()) == points
 
 
+def test_a_size_that_no_bit_width_reaches_is_said(dense, settings):
+    def too_small(bits):
+        raise InputError("too small")
+
+    with pytest.raises(InputError, match="must be within reach of some bit width"):
+        fronts._least(setting_table(dense, settings), too_small)
+
+
 def test_the_prediction_error_by_hand():
     def point(drop, size, way=OURS):
         return FrontPoint(way, "size", 100, size, drop, 100, 80, 100)
@@ -128,14 +136,14 @@ def test_a_front_comes_back_from_its_file(points, tmp_path):
         load_front(path)
 
 
-def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, settings):
+def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(Front, "_measured", lambda self, small: (123_456, 7))
     monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
     plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
     monkeypatch.setattr(fronts, "fit_entropy", lambda *asked: plain)
     monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)
     monkeypatch.setattr(fronts, "recalibrate_batch_norm", lambda model, images: model)
-    monkeypatch.setattr(front, "measured_settings", lambda *asked: settings)
+    monkeypatch.setattr(front, "measured_settings", lambda *asked: load_settings(SETTINGS))
     out = tmp_path / "front.json"
     asked = ["front", "resnet9-s/baseline", str(out), "--sizes", "1", "--randoms", "1"]
     asked += ["--source", "sample"]
@@ -148,5 +156,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, settings):
     assert CliRunner().invoke(app, asked).exit_code == 0
     again = load_front(out)[0]
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
+    assert about["command"].endswith("--seed 0 --source sample --images 512")
+    assert about["settings"]["command"].startswith("python -m compression allocate resnet9-s/base")
     other = CliRunner().invoke(app, [*asked, "--seed", "1"])
     assert "must hold the same run or not exist" in str(other.exception)

@@ -34,3 +34,6 @@ def test_a_small_layer_by_hand():
     # 4 bits a gap: 2 entries, 1 byte of gaps and 1 of codes; 3 bits need a filler: 9 and 12 bits
     assert ladder.relative == 2
     assert ladder.huffman == math.ceil((14 * 1 + 2 + 2) / 8) + 3
+    # 1 bit a gap: 1 + 5 fillers, so gaps are 2 and 6 of two kinds (8 bits) and codes 6, 1 and 1
+    # (10 bits), each with a table of a byte a symbol; 2 bits a gap would take 9 bytes
+    assert ladder.relative_huffman == (1 + 2) + (2 + 3)

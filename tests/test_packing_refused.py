@@ -110,6 +110,7 @@ def test_a_later_version_says_so(content, tmp_path):
         (lambda a: a["layers"].update(conv3=[2, None]), "conv3.codebook with at most 4"),
         (lambda a: a["layers"].update(conv3=[32, None]), "conv3.values .* got none"),
         (lambda a: a.update(version="one"), "names no version"),
+        (lambda a: a.update(recipe=["half of a character: \ud800"]), "one that does not read"),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused(content, tmp_path, change, match):

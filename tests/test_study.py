@@ -53,8 +53,10 @@ def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
         ("cutout", 3, "study-cutout-3.resume"), ("gridmask", 3, "study-gridmask-3.resume"),
     ]  # fmt: skip
     assert load_study(path)[0] == runs
-    with pytest.raises(InputError, match="study.json must hold a study of the same config"):
-        next(run_study(path, sets, replace(config, epochs=2)))
+    fewer = sets | {"train": sets["train"].head(64)}
+    for other, given in ((replace(config, epochs=2), sets), (config, fewer)):
+        with pytest.raises(InputError, match="study.json must hold a study of the same config"):
+            next(run_study(path, given, other))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,12 @@ def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
 def test_a_study_that_cannot_be_is_refused(options, text):
     with pytest.raises(InputError, match=text):
         StudyConfig(**options)
+
+
+def test_a_file_that_holds_no_study_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text('{"runs": [{"way": "plain"}]}')
+    with pytest.raises(InputError, match=r"x\.json must be a file of a study, got another"):
+        load_study(tmp_path / "x.json")
 
 
 def runs_of(**correct) -> list[StudyRun]:

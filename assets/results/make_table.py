@@ -13,7 +13,8 @@ sys.path.insert(0, str(ROOT))
 
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, load_front  # noqa: E402
 from compression.presets import SHIPPED  # noqa: E402
-from compression.reproduction import markdown  # noqa: E402
+from compression.recorded_machine import machine_text  # noqa: E402
+from compression.reproduction_table import markdown  # noqa: E402
 from compression.ui.front_section import remark  # noqa: E402
 from compression.ui.recorded import read_metadata, shrink_records  # noqa: E402
 
@@ -40,7 +41,7 @@ def _checkpoints() -> list[str]:
         lines.append(
             f"| `{name}` | {run['test_accuracy']:.2%} | {low:.2%} to {high:.2%} | "
             f"{len(run['curves'])} | {run['training_seconds'] / 60:.0f} min, "
-            f"{run['machine']['processor']}, {run['machine']['threads']} threads |"
+            f"{machine_text(run['machine'])} |"
         )
     commands = ", ".join(f"`{read_metadata(name)['command']}`" for name in SHIPPED)
     return [
@@ -69,7 +70,8 @@ def _packed() -> list[str]:
             f"{lost:.2f} points of {result['dense_accuracy']:.2%} |"
         )
     commands = ", ".join(
-        f"`{record['command']}` (at commit {record['machine']['commit']})"
+        f"`{record['command']}` (on {machine_text(record['machine'])}, at commit "
+        f"{record['machine']['commit']})"
         for record in records.values()
     )
     return [*lines, "", f"By {commands}."]
@@ -81,15 +83,18 @@ def _fronts() -> list[str]:
         points, about = load_front(path)
         lines += [
             "",
-            f"By `{about['command']}`, with no weight trained, on {points[0].total:,} test images:",
+            f"By `{about['command']}`, with no weight trained, on {points[0].total:,} test images "
+            f"({machine_text(about['machine'])}):",
             "",
-            "| Goal | " + " | ".join(WAYS) + " |",
-            "| --- |" + " --- |" * len(WAYS),
+            "| Goal | " + " | ".join(WAYS) + f" | {OURS}, predicted |",
+            "| --- |" + " --- |" * (len(WAYS) + 1),
         ]
+        dense = about["dense_correct"] / points[0].total
         for goal in sorted({point.goal_bytes for point in points if point.goal == "size"}):
             at = {p.way: p for p in points if p.goal == "size" and p.goal_bytes == goal}
             cells = [f"{at[way].accuracy:.2%}" if way in at else "" for way in WAYS]
-            lines.append(f"| {goal / 1024:,.0f} KiB | " + " | ".join(cells) + " |")
+            foretold = dense - (at[OURS].predicted_drop or 0)
+            lines.append(f"| {goal / 1024:,.0f} KiB | {' | '.join(cells)} | {foretold:.2%} |")
         lines += ["", remark(points, about["dense_correct"])]
     return lines
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from compression.allocation import allocate
-from compression.allocation_records import load_settings, save_settings
+from compression.allocation_records import RecordedSettings, load_settings, save_settings
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit, packed_bytes
@@ -15,7 +16,7 @@ from compression.data import load_cifar10
 from compression.files import without_folders
 from compression.hardware import machine_record
 from compression.inputs import InputError, real, whole
-from compression.scan_cache import content_digest
+from compression.scan_cache import content_digest, weights_digest
 from compression.stored import load_stored
 
 
@@ -30,7 +31,9 @@ def allocate_command(
     settings: Annotated[
         Path | None, typer.Option(help="Where the measurements are kept, or will be: a .json file.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Validation images to measure on.")] = 512,
+    images: Annotated[
+        int, typer.Option(help="Validation images to measure on, where there is no such file.")
+    ] = 512,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
@@ -42,7 +45,7 @@ def allocate_command(
         max_kib = real("max_kib", max_kib, 1, 2**20, "KiB")
     else:
         max_drop = real("max_drop", max_drop, 0, 100, "points") / 100
-    points = measured_settings(checkpoint, settings, images, source, data)
+    points = measured_settings(checkpoint, settings, images, source, data).points
     model = load_stored(checkpoint).model
     table = setting_table(model, points)
     if max_kib is not None:
@@ -66,25 +69,32 @@ def allocate_command(
 
 def measured_settings(
     checkpoint: str, kept: Path | None, count: int, source: str, data: Path | None
-) -> list[SettingPoint]:
-    """The measurements: those of the file, where they are of this model and these images."""
+) -> RecordedSettings:
+    """The measurements: those of the file, or, where it is not there yet, made now and kept in it.
+
+    Raises InputError for a file of another model's.
+    """
     model = load_stored(checkpoint).model
+    if kept is not None and kept.is_file():
+        recorded = load_settings(kept)
+        if recorded.weights != weights_digest(model):
+            raise InputError(
+                f"{kept.name} must hold settings measured on the weights of {checkpoint}, got "
+                "those of others: name another file."
+            )
+        return recorded
     validation = load_cifar10("validation", source, data)
     validation = validation.head(whole("images", count, 50, len(validation)))
     pair = (validation.images, validation.labels)
-    if kept is not None and kept.is_file():
-        recorded = load_settings(kept)
-        if recorded.content == content_digest(model, *pair):
-            return recorded.points
-    points = []
+    points: list[SettingPoint] = []
     with progress_bar() as bar:
         task = bar.add_task("Measuring", total=None)
         for point in scan_settings(model, *pair):
             points.append(point)
             bar.update(task, completed=len(points), description=f"Measuring {point.layer}")
+    name = without_folders(checkpoint)
+    command = f"python -m compression allocate {name} --images {count} --source {source}"
+    about = {"model": name, "command": command, "machine": machine_record(torch.device("cpu"))}
     if kept is not None:
-        name = without_folders(checkpoint)
-        command = f"python -m compression allocate {name} --images {count} --source {source}"
-        about = {"model": name, "command": command, "machine": machine_record()}
         save_settings(kept, model, *pair, points, about)
-    return points
+    return RecordedSettings(content_digest(model, *pair), weights_digest(model), points, about)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from compression.cli.allocate import measured_settings
@@ -27,7 +28,9 @@ def front_command(
     settings: Annotated[
         Path | None, typer.Option(help="The file of measured settings, see allocate.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Validation images to measure settings on.")] = 512,
+    images: Annotated[
+        int, typer.Option(help="Validation images to measure on, where there is no such file.")
+    ] = 512,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
@@ -35,21 +38,22 @@ def front_command(
     """Measure packed files of many sizes, without training: our allocation and the usual ways."""
     config = FrontConfig(sizes, randoms, seed=seed)
     dense = load_stored(checkpoint).model
-    command = (
-        f"python -m compression front {without_folders(checkpoint)} {out.name} --sizes {sizes} "
-    )
-    command += f"--randoms {randoms} --seed {seed} --source {source}"
+    name = without_folders(checkpoint)
+    command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
+    command += f"--seed {seed} --source {source} "
+    command += f"--settings {without_folders(settings)}" if settings else f"--images {images}"
+    measured = measured_settings(checkpoint, settings, images, source, data)
     about = {
-        "model": checkpoint,
+        "model": name,
         "weights": weights_digest(dense),
         "command": command,
         "config": asdict(config),
-        "machine": machine_record(),
+        "settings": measured.about | {"content": measured.content},
+        "machine": machine_record(torch.device("cpu")),
     }
     known, dense_correct = _known(out, about)
-    points = measured_settings(checkpoint, settings, images, source, data)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
-    front = Front(dense, points, sets, config, known)
+    front = Front(dense, measured.points, sets, config, known)
     if dense_correct is None:
         dense_correct = front.dense_correct()
     done: list[FrontPoint] = []
@@ -68,6 +72,7 @@ def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
     if not out.is_file():
         return [], None
     points, content = load_front(out)
-    if any(content.get(key) != about[key] for key in ("weights", "config", "command")):
+    same = ("weights", "config", "command", "settings")
+    if any(content.get(key) != about[key] for key in same):
         raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")
     return points, content["dense_correct"]

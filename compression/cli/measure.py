@@ -108,7 +108,11 @@ def scan_command(
     elif out is not None:
         command = f"python -m compression scan {without_folders(checkpoint)} --images {len(labels)}"
         command += f" --source {source} --precision {precision}"
-        about = {"model": checkpoint, "command": command, "machine": machine_record()}
+        about = {
+            "model": without_folders(checkpoint),
+            "command": command,
+            "machine": machine_record(),
+        }
         recorded = record_scan(
             model, pixels, labels, points, dense, precision=precision, about=about
         )

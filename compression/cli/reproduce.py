@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from compression.cli.common import DataOption
+from compression.files import without_folders
 from compression.inputs import InputError
 from compression.reproduction import Reproduction
 from compression.reproduction_config import ReproductionConfig, load_config
@@ -32,7 +33,7 @@ def reproduce_command(
     path = QUICK if quick else config
     settings = load_config(path) if path else ReproductionConfig()
     command = f"python -m compression reproduce {folder.name}"
-    command += " --quick" if quick else f" --config {path.name}" if path else ""
+    command += " --quick" if quick else f" --config {without_folders(path)}" if path else ""
     run = Reproduction(
         settings,
         folder,

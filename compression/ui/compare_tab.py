@@ -86,7 +86,7 @@ def _table_row(variant: "Variant") -> list[str]:
     report = size.report_quantized_bytes or size.report_sparse_bytes
     times = {latency.batch_size: latency for latency in variant.latency}
     return [
-        variant.name,
+        f"{variant.name}|{'; '.join(variant.steps)}",
         f"{evaluation.accuracy:.2%}|{evaluation.low:.1%} to {evaluation.high:.1%}",
         f"{evaluation.macro.f1:.4f}|{evaluation.macro.recall:.4f}",
         html.size(variant.packed_bytes or size.stored_bytes),

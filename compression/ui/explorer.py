@@ -4,6 +4,7 @@ torch is loaded in the background after the page is up. A variant that a visitor
 key that nobody else can guess; the store drops the least recently used when it is full.
 """
 
+import dataclasses
 import secrets
 import threading
 from collections import OrderedDict
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from compression.report import Variant
     from compression.scan_records import RecordedScan
     from compression.stored import StoredModel
+    from compression.ui.session import Session
 
 STORE_CAPACITY = 64
 SOURCES = ("sample", "full")
+# What is first offered as the size of a file, in KiB: about a twentieth of the dense model.
+SUGGESTED_KIB = {"resnet9-s": 320, "resnet9": 1280, "resnet9-t2g3": 5900}
 # One piece of long work at a time: two at once on two cores would each take twice as long.
 WORK = {"concurrency_id": "work", "concurrency_limit": 1}
 
@@ -72,6 +76,10 @@ class Explorer:
                 return self._made[key].model
         return self._load(self._own_name(key)).model
 
+    def suggested_kib(self, session: "Session") -> int:
+        """What is first offered as the size of a visit's file."""
+        return SUGGESTED_KIB[str(self.model(session.start).preset)]
+
     def variant(self, key: str) -> "Variant":
         """A shipped or starting model by its `key_of`, or a visitor's variant by its key."""
         with self._lock:
@@ -83,9 +91,11 @@ class Explorer:
             if key not in self._shipped:
                 short = name.removeprefix(f"{DEFAULT_PRESET}/")
                 stored, source = self._load(name), key.partition(":")[0]
-                self._shipped[key] = compression.variant_of(
-                    stored, self.images("test", source), name=short
-                )
+                found = compression.variant_of(stored, self.images("test", source), name=short)
+                if name in self.packed:  # the file itself, not one packed anew
+                    on_disk = self.packed[name].stat().st_size
+                    found = dataclasses.replace(found, packed_bytes=on_disk)
+                self._shipped[key] = found
             return self._shipped[key]
 
     def is_measured(self, key: str) -> bool:

@@ -6,6 +6,7 @@ import gradio as gr
 
 from compression.front_records import OURS, PRICED, RIVALS, FrontPoint, load_front, prediction_error
 from compression.presets import SHIPPED
+from compression.recorded_machine import machine_text
 from compression.ui import html, size_plots
 from compression.ui.recorded import front_file, shrink_records
 
@@ -42,29 +43,41 @@ def _front(name: str, points: list[FrontPoint], about: dict[str, Any]) -> None:
     }
     gr.Plot(size_plots.front(points, dense, about["dense_bytes"], trained), show_label=False)
     gr.HTML(html.note(remark(points, about["dense_correct"])))
-    machine = about["machine"]
     gr.Markdown(
-        f"Recorded by `{about['command']}` on {machine['processor']}: {len(points)} files, each "
-        f"measured on {points[0].total:,} test images."
+        f"Recorded by `{about['command']}` on {machine_text(about['machine'])}: {len(points)} "
+        f"files, each measured on {points[0].total:,} test images."
     )
 
 
 def remark(points: list[FrontPoint], dense_correct: int) -> str:
     """How often ours is the best at a size, and how far its predictions were off."""
     sizes = sorted({point.goal_bytes for point in points if point.goal == "size"})
-    won = best = 0
+    won = best = contested = 0
     for size in sizes:
         at = {p.way: p.correct for p in points if p.goal == "size" and p.goal_bytes == size}
-        won += at[OURS] >= max((at[way] for way in RIVALS if way in at), default=0)
+        usual = [at[way] for way in RIVALS if way in at]
+        contested += bool(usual)
+        won += bool(usual) and at[OURS] >= max(usual)
         best += PRICED in at and at[PRICED] == max(at.values())
-    entropy = ""
+    text = (
+        f"Spread by measured damage, accuracy is on or above all of the usual ways at {won} of "
+        f"{contested} sizes"
+    )
+    if contested < len(sizes):
+        text += f" (no usual way makes files of the other {len(sizes) - contested})"
     if any(point.way == PRICED for point in points):
-        entropy = f"; entropy-constrained it is on or above every other way at {best}"
+        text += f"; entropy-constrained it is on or above every other way at {best} of {len(sizes)}"
+    for goal, kind in (("random", "sizes drawn at random"), ("size", "evenly spaced sizes")):
+        if mine := [point for point in points if point.goal == goal]:
+            text += f". {_error(mine, kind, dense_correct)}"
+    return text + "."
+
+
+def _error(points: list[FrontPoint], kind: str, dense_correct: int) -> str:
     error = prediction_error(points, dense_correct)
     return (
-        f"Spread by measured damage, accuracy is on or above all of the usual ways at {won} of "
-        f"{len(sizes)} sizes{entropy}. Over {error['goals']} goals the predicted drop was off by "
+        f"Over {error['goals']} {kind} the predicted drop was off by "
         f"{error['mean_drop_error']:.2f} points on average (at most "
         f"{error['greatest_drop_error']:.2f}), the predicted size by "
-        f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)."
+        f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import compression
 from compression.inputs import choice, whole
 from compression.presets import CIFAR10_CLASSES
+from compression.recorded_machine import machine_text
 from compression.ui import html, plots, study_section
 from compression.ui.explorer import Explorer
 from compression.ui.guard import bound, guarded
@@ -124,8 +125,8 @@ def conclusion(runs: dict[str, dict[str, Any]]) -> str:
         html.Card(
             f"{name}: training time",
             f"{run['training_seconds'] / 60:.0f} min",
-            f"{len(run['curves'])} epochs; {run['machine']['processor']}, "
-            f"{run['machine']['threads']} threads; wall time, other work on the machine included",
+            f"{len(run['curves'])} epochs; {machine_text(run['machine'])}; wall time, other work "
+            "on the machine included",
         )
         for name, run in runs.items()
     ]

@@ -26,7 +26,7 @@ def build_page(explorer: Explorer) -> gr.Blocks:
     first = Session(explorer.key_of(explorer.start, explorer.source), explorer.source)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         session, start = gr.State(first), gr.State(first.start)
-        scanned, planned = gr.State(None), gr.State(None)
+        scanned = gr.State(None)
         gr.HTML(HEAD)
         start_bar.build(page, explorer, session, start)
         with gr.Tabs():
@@ -35,9 +35,9 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             with gr.Tab("Sensitivity"):
                 sensitivity_tab.build(page, explorer, session, start, scanned)
             with gr.Tab("Prune"):
-                prune_tab.build(page, explorer, session, start, scanned, planned)
+                by_goal = prune_tab.build(page, explorer, session, start, scanned)
             with gr.Tab("Quantize"):
-                quantize_tab.build(explorer, session, start, planned)
+                quantize_tab.build(explorer, session, start, by_goal)
             with gr.Tab("Compare") as compare:
                 compare_tab.build(explorer, session, compare)
         _leave_checks_to_the_library(page)

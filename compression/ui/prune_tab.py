@@ -8,8 +8,8 @@ import gradio as gr
 from compression.presets import layer_names
 from compression.ui import html
 from compression.ui import prune_steps as steps
-from compression.ui.budget import plan, prune_by_plan
-from compression.ui.explorer import WORK, Explorer
+from compression.ui.budget import GOALS, plan, prune_by_plan
+from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
 
@@ -34,9 +34,9 @@ def build(
     session: gr.State,
     start: gr.State,
     scanned: gr.State,
-    planned: gr.State,
-) -> None:
-    """Components, then events."""
+) -> Any:
+    """Components, then events; returns pruning by a goal for the file, which other tabs follow."""
+    planned = gr.State(None)
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
@@ -47,11 +47,19 @@ def build(
                 )
                 from_scan = gr.Button("Fill from the scan and prune", variant="primary")
             with gr.Group():
-                budget = gr.Slider(
-                    40, 1600, 320, step=10, label="Budget for the compressed file (KiB)",
+                goal = gr.Radio(
+                    list(GOALS), value=GOALS[0], label="Or a goal for the compressed file",
                     info="spreads zeros here and bits on the next tab where they do least damage",
                 )  # fmt: skip
-                by_budget = gr.Button("Fill both tables by the budget and prune")
+                budget = gr.Slider(
+                    *_range(SUGGESTED_KIB[explorer.preset]), step=10,
+                    label="Budget for the compressed file (KiB)",
+                )  # fmt: skip
+                points_lost = gr.Slider(
+                    0.1, 10, 1, step=0.1, label="Lose at most (points, all layers together)",
+                    visible=False,
+                )  # fmt: skip
+                by_budget = gr.Button("Fill both tables by the goal and prune")
             with gr.Row():
                 uniform = [gr.Button(f"{p} % everywhere", size="sm", min_width=90) for p in UNIFORM]
             table = gr.Dataframe(
@@ -133,7 +141,7 @@ def build(
             )
         )
     filled = by_budget.click(
-        bound(plan, explorer), [session, budget], [table, planned, status],
+        bound(plan, explorer), [session, budget, goal, points_lost], [table, planned, status],
         api_name="allocate", **work,
     )  # fmt: skip
     pruned = filled.success(
@@ -156,5 +164,24 @@ def build(
     start.change(
         bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE
     )
+    goal.change(_shown_goal, goal, [budget, points_lost], **PRIVATE)
+    start.change(bound(_budget_of, explorer), session, budget, **PRIVATE)
     page.load(bound(steps.dense_table, explorer), session, table, **PRIVATE)
     page.load(bound(steps.show_histogram, explorer), [session, layer], histogram, **PRIVATE)
+    return pruned
+
+
+def _range(suggested: int) -> tuple[int, int, int]:
+    """Least, most and first KiB of the budget's slider."""
+    return suggested // 80 * 10, 5 * suggested, suggested
+
+
+def _budget_of(explorer: Explorer, session: Session) -> Any:
+    """The budget's slider for another dense model."""
+    least, most, first = _range(explorer.suggested_kib(session))
+    return gr.update(minimum=least, maximum=most, value=first)
+
+
+def _shown_goal(goal: str) -> tuple[Any, Any]:
+    """The slider that belongs to the goal."""
+    return gr.update(visible=goal == GOALS[0]), gr.update(visible=goal == GOALS[1])

@@ -191,6 +191,7 @@ def result(explorer: Explorer, session: Session) -> str:
     return html.cards(
         [
             html.accuracy_card(now, before),
+            *_foretold(session, now),
             html.Card(
                 "Size, counted in full",
                 html.size(counted),
@@ -209,6 +210,17 @@ def result(explorer: Explorer, session: Session) -> str:
             ),
         ]
     )
+
+
+def _foretold(session: Session, now: "Variant") -> list[html.Card]:
+    """What the plan had said of this model, where it is the plan's."""
+    plan = session.plan
+    widths = tuple((name, layer.bits) for name, layer in now.layers.items())
+    if plan is None or session.unquantized != session.pruned or set(widths) != set(plan.bits):
+        return []
+    off = now.evaluation.accuracy - plan.accuracy
+    note = f"on validation images, once recalibrated; measured here: {html.points(off)} beside it"
+    return [html.Card("Predicted by the goal", html.percent(plan.accuracy), note)]
 
 
 def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:

@@ -5,10 +5,11 @@ from typing import Any
 import gradio as gr
 
 from compression.presets import SHIPPED, layer_names
+from compression.recorded_machine import machine_text
 from compression.ui import html, packed_section, size_fit, size_plots
 from compression.ui import quantize_steps as steps
 from compression.ui.budget import fill_bits
-from compression.ui.explorer import WORK, Explorer
+from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.recorded import codebook_kinds
 
@@ -24,9 +25,8 @@ SIZE_LEAD = (
 )
 KINDS_LEAD = (
     "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
-    "the best one can be found, while the usual packages stop at a poor one. Least squared error "
-    "is not yet best accuracy, though, as 3 bits show: recalibrate batch norm after quantizing. "
-    "The same checkpoint, quantized three ways and not recalibrated:"
+    "the best one can be found, while the usual packages stop at a poor one. Recalibrate batch "
+    "norm after quantizing, too. The same checkpoint, quantized three ways and not recalibrated:"
 )
 KINDS = {
     "kmeans": "k-means, the best codebook (here)",
@@ -37,8 +37,8 @@ QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
 PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
 
 
-def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.State) -> None:
-    """Components, then events."""
+def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) -> None:
+    """Components, then events; by_goal: pruning by a goal for the file, which fills this table."""
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
@@ -70,7 +70,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
                 gr.HTML(f'<p class="cx-lead">{SIZE_LEAD}</p>')
                 with gr.Row():
                     budget = gr.Number(
-                        size_fit.SUGGESTED_KIB[explorer.preset], label="Compressed file (KiB)",
+                        SUGGESTED_KIB[explorer.preset], label="Compressed file (KiB)",
                         minimum=1, precision=0, min_width=120,
                     )  # fmt: skip
                     fit = gr.Button("Quantize for this size", min_width=170)
@@ -130,12 +130,12 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, planned: gr.St
             bound(steps.show_codebook, explorer), [session, layer], codebook,
             trigger_mode="always_last", **visible, **QUICK,
         )  # fmt: skip
-    planned.change(fill_bits, [planned, overrides], [overrides, source, status], **PRIVATE)
+    by_goal.success(bound(fill_bits, explorer), session, [overrides, source, status], **PRIVATE)
     start.change(
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
         **PRIVATE,
     )  # fmt: skip
-    start.change(bound(size_fit.suggestion, explorer), session, budget, **PRIVATE)
+    start.change(bound(Explorer.suggested_kib, explorer), session, budget, **PRIVATE)
 
 
 def _codebook_kinds() -> None:
@@ -150,4 +150,5 @@ def _codebook_kinds() -> None:
     rows = [row for row in recorded["rows"] if row["kind"] == "kmeans"]
     best = ", ".join(f"{row['accuracy']:.2%} at {row['bits']}" for row in rows)
     text = f"Recorded on {rows[0]['total']:,} test images by `{recorded['command']}` on "
-    gr.Markdown(f"{text}{recorded['machine']['processor']}. With the best codebooks: {best} bits.")
+    machine = machine_text(recorded["machine"])
+    gr.Markdown(f"{text}{machine}. With the best codebooks: {best} bits.")

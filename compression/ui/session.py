@@ -4,7 +4,10 @@ Models are not in here but in the server's store; a session holds their keys.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compression.ui.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,9 @@ class Session:
     made: keys of this visit's variants, oldest first.
 
     cut: the variant as pruning left it; pruned: the latest after it (recalibrated, fine-tuned);
-    quantized: the latest quantized one, and unquantized what it was made from. latency: what this
-    visit measured, key -> Latency rows.
+    quantized: the latest quantized one, and unquantized what it was made from. plan: what a goal
+    for the file foretold, where `cut` was pruned by it. latency: what this visit measured, key ->
+    Latency rows.
     """
 
     start: str
@@ -25,6 +29,7 @@ class Session:
     pruned: str | None = None
     quantized: str | None = None
     unquantized: str | None = None
+    plan: "Plan | None" = None
     latency: tuple[tuple[str, Any], ...] = ()
 
     def with_start(self, key: str) -> "Session":
@@ -33,7 +38,11 @@ class Session:
 
     def with_cut(self, key: str) -> "Session":
         """A newly pruned variant."""
-        return replace(self, made=(*self.made, key), cut=key, pruned=key)
+        return replace(self, made=(*self.made, key), cut=key, pruned=key, plan=None)
+
+    def with_plan(self, plan: "Plan") -> "Session":
+        """The pruned variant was pruned by this plan."""
+        return replace(self, plan=plan)
 
     def with_pruned(self, key: str) -> "Session":
         """The pruned variant, recovered."""

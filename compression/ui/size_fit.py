@@ -19,14 +19,6 @@ from compression.ui.quantize_steps import (
 )
 from compression.ui.session import Session
 
-# What the number starts at: about a twentieth of the dense size.
-SUGGESTED_KIB = {"resnet9-s": 320, "resnet9": 1280, "resnet9-t2g3": 5900}
-
-
-def suggestion(explorer: Explorer, session: Session) -> int:
-    """The number for another dense model."""
-    return SUGGESTED_KIB[str(explorer.model(session.start).preset)]
-
 
 def quantize_for_size(
     explorer: Explorer, session: Session, source: str, kib: float

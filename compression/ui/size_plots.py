@@ -80,8 +80,9 @@ def front(
 ) -> go.Figure:
     """Packed size against test accuracy, a line for each way to spread zeros and bits.
 
-    trained: name -> bytes and accuracy (a fraction) of files whose weights were trained on, drawn
-    as stars. The axis ends a little below our own least accuracy; other ways may go on under it.
+    Dotted, what was predicted of our own. trained: name -> bytes and accuracy (a fraction) of files
+    whose weights were trained on, drawn as stars. The axis ends a little below our own least
+    accuracy; other ways may go on under it.
     """
     figure = base_figure("File on disk (KiB, logarithmic)", "Test accuracy (%)", height=440)
     for k, way in enumerate(dict.fromkeys(point.way for point in points)):
@@ -96,6 +97,19 @@ def front(
             marker={"symbol": MARKERS[k], "size": 7},
             hovertemplate="%{x:.0f} KiB, %{customdata:.1f} times smaller: %{y:.2f} %",
         )
+    foretold = sorted(
+        (p.packed_bytes, p.predicted_drop)
+        for p in points
+        if p.way == OURS and p.predicted_drop is not None
+    )
+    figure.add_scatter(
+        x=[size_bytes / 1024 for size_bytes, _ in foretold],
+        y=[100 * (dense_accuracy - drop) for _, drop in foretold],
+        name=f"{OURS}, predicted",
+        mode="lines",
+        line={"color": "#808080", "width": 2, "dash": "dot"},
+        hovertemplate="%{x:.0f} KiB: predicted %{y:.2f} %",
+    )
     if trained:
         figure.add_scatter(
             x=[size_bytes / 1024 for size_bytes, _ in trained.values()],

@@ -31,11 +31,11 @@ def build() -> None:
             gr.Plot(plots.study_runs(runs, NAMES), show_label=False)
         with gr.Column(scale=3, min_width=290):
             gr.HTML(_table(summary) + "<br>" + html.note(conclusion(summary)))
-    config, machine = about["config"], about["machine"]
+    config = about["config"]
+    machines = "; ".join(dict.fromkeys(run.machine for run in runs))
     gr.Markdown(
-        f"Recorded by `{about['command']}` on {machine['processor']}, {machine['threads']} "
-        f"threads: {config['preset']}, {config['epochs']} epochs a run, {runs[0].total:,} test "
-        "images."
+        f"Recorded by `{about['command']}` on {machines}: {config['preset']}, "
+        f"{config['epochs']} epochs a run, {runs[0].total:,} test images."
     )
 
 
@@ -70,6 +70,5 @@ def conclusion(summary: list[StudySummary]) -> str:
     text = "; ".join(said)
     return (
         f"At this length, {text} (points of test accuracy; 95 % by Student's t over "
-        "pairs of the same seed). Deleting makes training harder: what it gives in the end "
-        "shows in longer schedules and larger networks, if it does."
+        "pairs of the same seed). Longer schedules and larger networks were not tried here."
     )

@@ -88,7 +88,9 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     visitor.open_tab("Compare")
     rows = page.locator("#compare-table tbody tr")
     rows.nth(len(SHIPPED_ROWS) + 1).wait_for()
-    names = [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())]
+    cells = [rows.nth(k).locator("td").first.inner_text() for k in range(rows.count())]
+    names = [cell.split("\n")[0] for cell in cells]
+    assert "k-means quantized to 4 bits" in cells[-1]  # with the steps that led there
     assert names == [*SHIPPED_ROWS, "baseline · 70% pruned", names[-1]]
     assert names[-1].endswith("4 bits")
     assert rows.last.locator("td").nth(1).inner_text().startswith(shown.replace(" %", "%"))
@@ -160,7 +162,7 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     page = visitor.page
     visitor.open_tab("Prune")
     page.get_by_label("number input for Budget for the compressed file (KiB)").fill("400")
-    page.get_by_role("button", name="Fill both tables by the budget and prune").click()
+    page.get_by_role("button", name="Fill both tables by the goal and prune").click()
     page.locator("#prune-status").get_by_text("Pruned. Once pruned, quantized").wait_for()
     points = load_settings(ASSETS / "results" / "settings-resnet9-s-baseline.json").points
     table = setting_table(baseline, points)
@@ -171,6 +173,8 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     page.locator("#quantize-status").get_by_text("filled by the budget").wait_for()
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
+    predicted = table.dense_accuracy - found.predicted_drop
+    assert visitor.card("#quantize-result", "Predicted by the goal") == f"{100 * predicted:.2f} %"
     page.get_by_role("button", name="Make the file").click()
     page.locator("#packed-result .cx-card").first.wait_for()
     shown = visitor.card("#packed-result", "On disk")  # with the steps of the visit in it

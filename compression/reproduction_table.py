@@ -1,0 +1,46 @@
+"""The rows of a reproduction as a table, beside the course report's numbers.
+
+Needs no torch, so that a recorded reproduction can be shown at once.
+"""
+
+from typing import Any
+
+from compression.recorded_machine import machine_text
+
+# What the course report (T2G3) states, by the row that is its counterpart here: accuracy on its
+# test set, and its size in MiB where it gives one (both sizes by its own formulas).
+REPORT: dict[str, tuple[float, float | None, str]] = {
+    "dense": (0.7444, None, "with GridMask"),
+    "pruned, fine-tuned": (0.7265, 12.88, "5 epochs"),
+    "pruned, 8 bits, trained": (0.7333, 29.03, "all parameters counted at 8 bits"),
+}
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The rows as a Markdown table, beside the course report's numbers where it has them."""
+    config = content["config"]
+    lines = [
+        f"By `{content['command']}`, on {machine_text(content['machine'])}: {config['preset']}, "
+        f"{config['train_images']:,} training images, epochs of fine-tuning "
+        f"{config['fine_tune_epochs']}, of centroids {config['centroid_epochs']}"
+        f"{', by distillation' if config['distil'] else ''}.",
+        "",
+        "| Variant | Test accuracy | On disk | Smaller than dense float32 | Course report |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in content["rows"]:
+        model, _, stage = row["variant"].partition(", ")
+        counterpart = "gridmask" if stage == "dense" else config["compress"]
+        theirs = _theirs(stage) if model == counterpart else ""
+        lines.append(
+            f"| {row['variant']} | {row['accuracy']:.2%} | {row['packed_bytes'] / 1024:,.1f} KiB | "
+            f"{row['dense_bytes'] / row['packed_bytes']:.1f} x | {theirs} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _theirs(stage: str) -> str:
+    if stage not in REPORT:
+        return ""
+    accuracy, mib, note = REPORT[stage]
+    return f"{accuracy:.2%}" + (f", {mib:.2f} MiB" if mib else "") + f" ({note})"

@@ -1,0 +1,22 @@
+"""What a goal for the whole file came to: bits, size and accuracy, foretold."""
+
+from dataclasses import dataclass
+
+from compression.ui import html
+
+
+@dataclass(frozen=True)
+class Plan:
+    """(layer, bits) of each layer, the file's bytes, and the predicted accuracy (a fraction, on the
+    validation images); hashable, as Gradio's state wants it."""
+
+    bits: tuple[tuple[str, int], ...]
+    size_bytes: int
+    accuracy: float
+
+    def text(self) -> str:
+        """The predictions in a sentence."""
+        return (
+            f"Once pruned, quantized and recalibrated: {html.size(self.size_bytes)}, and predicted "
+            f"{self.accuracy:.1%} right."
+        )

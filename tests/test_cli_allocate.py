@@ -1,0 +1,63 @@
+"""The command that spreads sparsity and bits: measurements are kept, and not mixed up."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compression.__main__ import app
+from compression.allocation_records import load_settings
+from compression.cli import allocate as command
+
+SETTINGS = (
+    Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
+)
+BASELINE = ("resnet9-s/baseline", "--settings", str(SETTINGS))
+
+
+def allocated(*words):
+    return CliRunner().invoke(app, ["allocate", *words, "--source", "sample", "--json"])
+
+
+def test_both_goals_are_met_by_kept_measurements():
+    small = json.loads(allocated(*BASELINE, "--max-kib", "250").stdout)
+    assert 0.98 * 250 * 1024 < small["packed_bytes"] <= 250 * 1024
+    assert small["dense_accuracy"] - small["predicted_accuracy"] > 0.01
+    near = json.loads(allocated(*BASELINE, "--max-drop", "1").stdout)
+    assert near["packed_bytes"] > small["packed_bytes"]
+    assert near["predicted_accuracy"] >= near["dense_accuracy"] - 0.01
+
+
+def test_what_was_measured_is_kept_and_used_again(tmp_path, monkeypatch):
+    points = load_settings(SETTINGS).points
+    monkeypatch.setattr(command, "scan_settings", lambda model, images, labels: iter(points))
+    kept = tmp_path / "kept.json"
+    words = ("resnet9-s/baseline", "--settings", str(kept), "--max-kib", "300")
+    first = allocated(*words, "--images", "60")
+    assert first.exit_code == 0, first.output
+    recorded = load_settings(kept)
+    assert [asdict(p) for p in recorded.points] == [asdict(p) for p in points]
+    assert recorded.about["command"].endswith(
+        "allocate resnet9-s/baseline --images 60 --source sample"
+    )
+    monkeypatch.setattr(command, "scan_settings", None)
+    assert allocated(*words).stdout == first.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (BASELINE, "One goal must be given, --max-kib or --max-drop, got both or neither."),
+        (
+            ("resnet9-s/gridmask", *BASELINE[1:], "--max-kib", "300"),
+            "settings-resnet9-s-baseline.json must hold settings measured on the weights of "
+            "resnet9-s/gridmask, got those of others: name another file.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said(words, text):
+    before = SETTINGS.read_bytes()
+    assert str(allocated(*words).exception) == text
+    assert SETTINGS.read_bytes() == before

@@ -1,0 +1,76 @@
+"""A goal for the whole file on the page: the plan, what is foretold, when it no longer holds."""
+
+import gradio as gr
+import pytest
+
+from compression.inputs import InputError
+from compression.ui import prune_tab
+from compression.ui.budget import GOALS, fill_bits, plan, prune_by_plan
+from compression.ui.explorer import Explorer
+from compression.ui.quantize_steps import ROUNDINGS, SOURCES, quantize_layers
+from compression.ui.session import Session
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return Explorer()
+
+
+@pytest.fixture(scope="module")
+def first(explorer):
+    return Session(explorer.key_of("resnet9-s/baseline", "sample"))
+
+
+@pytest.fixture(scope="module")
+def pruned(explorer, first):
+    """The visit after the smallest file that is predicted to lose at most 2 points."""
+    *_, (rows, planned, _) = plan(explorer, first, 320, GOALS[1], 2.0)
+    *_, (session, status, _, _) = prune_by_plan(explorer, first, rows, planned)
+    assert "Recalibrate or fine-tune, then Quantize: its table has the bits." in status
+    return session
+
+
+def test_a_plan_for_points_lost_is_predicted_to_keep_them(explorer, first, pruned):
+    dense = explorer.known_table(first.start).dense_accuracy
+    assert dense - 0.02 <= pruned.plan.accuracy < dense
+    assert 50_000 < pruned.plan.size_bytes < 600_000
+    assert f"predicted {pruned.plan.accuracy:.1%} right" in pruned.plan.text()
+
+
+def test_what_was_foretold_stands_beside_what_is_measured(explorer, pruned):
+    rows, source, status = fill_bits(explorer, pruned)
+    assert source == SOURCES[1] and "filled by the budget" in status
+    asked = (explorer, pruned, source, 4, rows, ROUNDINGS[0])
+    *_, (session, _, cards, _, _) = quantize_layers(*asked)
+    assert "Predicted by the goal" in cards and f"{100 * pruned.plan.accuracy:.2f} %" in cards
+    others = [[name, "8"] for name, _ in rows]
+    *_, (_, _, cards, _, _) = quantize_layers(explorer, session, source, 4, others, ROUNDINGS[0])
+    assert "Predicted by the goal" not in cards
+
+
+def test_another_pruning_makes_the_plan_void(explorer, pruned):
+    other = pruned.with_cut("key")
+    assert other.plan is None
+    assert fill_bits(explorer, other) == (gr.skip(), gr.skip(), gr.skip())
+
+
+def test_goals_that_cannot_be_are_said(explorer, first):
+    with pytest.raises(InputError, match="goal must be one of a file of at most .* got 'small'"):
+        next(plan(explorer, first, 320, "small", 1))
+    with pytest.raises(InputError, match="points lost must be a number from 0 to 100 points"):
+        next(plan(explorer, first, 320, GOALS[1], -1))
+    with pytest.raises(InputError, match="A goal must be spread first, got none"):
+        next(prune_by_plan(explorer, first, [], None))
+
+
+def test_the_budgets_range_is_that_of_the_model(explorer, first):
+    large = Session(explorer.key_of("resnet9/gridmask", "sample"))
+    found = {key: prune_tab._budget_of(explorer, s) for key, s in (("s", first), ("l", large))}
+    assert (found["s"]["minimum"], found["s"]["value"]) == (40, 320)
+    assert (found["l"]["minimum"], found["l"]["value"], found["l"]["maximum"]) == (160, 1280, 6400)
+
+
+def test_a_shipped_packed_file_is_as_large_as_it_is_on_disk(explorer):
+    for name, path in explorer.packed.items():
+        variant = explorer.variant(explorer.key_of(name, "sample"))
+        assert variant.packed_bytes == path.stat().st_size

@@ -1,0 +1,132 @@
+"""The course report from start to end on few images, by its config file and its command."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compression.__main__ import app
+from compression.inputs import InputError
+from compression.model import load_checkpoint
+from compression.recipes import RECIPES
+from compression.reproduction import Reproduction
+from compression.reproduction_config import ReproductionConfig, load_config
+from compression.reproduction_table import markdown
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets" / "reproduce"
+TINY = {
+    "distil": True,
+    "models": {"gridmask": ["resnet9-s/gridmask"]},
+    "source": "sample", "train_images": 512, "validation_images": 30, "test_images": 50,
+    "scan_images": 30, "levels": [0.3, 0.6], "recalibration_images": 50, "compensation_images": 50,
+    "fine_tune_epochs": 1,
+    "bits": [8, 2], "centroid_epochs": 1,
+}  # fmt: skip
+
+
+def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
+    config = ReproductionConfig(**TINY)
+    run_once = Reproduction(config, tmp_path / "run", command="reproduce run")
+    rows = run_once.run()
+    names = [row["variant"] for row in rows]
+    assert names[:4] == [
+        "gridmask, dense", "gridmask, pruned", "gridmask, pruned, recalibrated",
+        "gridmask, pruned, fine-tuned",
+    ]  # fmt: skip
+    assert "gridmask, pruned, 2 bits, trained" in names and len(names) == 20
+    for row in rows:
+        assert (tmp_path / "run" / row["file"]).stat().st_size == row["packed_bytes"]
+        assert row["test_images"] == 50
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert content["rows"] == rows
+    told = markdown(content)
+    assert "74.44%" in told and "29.03 MiB" in told  # the course report's own
+    assert (tmp_path / "run" / "results.md").read_text() == told
+
+    content["rows"] = rows[:5]  # as if it had been killed after five rows
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    again = Reproduction(config, tmp_path / "run").run()
+    assert [row["variant"] for row in again] == names
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
+
+
+def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):
+    config = ReproductionConfig(**TINY | {"prune": False, "bits": [4], "centroid_epochs": 0})
+    names = [row["variant"] for row in Reproduction(config, tmp_path).run()]
+    assert names == [
+        "gridmask, dense", "gridmask, dense, 4 bits", "gridmask, dense, 4 bits, recalibrated",
+        "gridmask, dense, 4 bits, compensated",
+    ]  # fmt: skip
+
+
+def test_models_are_trained_cycle_by_cycle_and_the_better_one_is_kept(tmp_path, monkeypatch):
+    for name in ("baseline", "baseline-restart"):
+        recipe = replace(RECIPES[name], epochs=1, batch_size=64, small_epochs=1, small_side=8)
+        monkeypatch.setitem(RECIPES, name, recipe)
+    few = {"train_images": 128, "models": {"baseline": ["baseline", "baseline-restart"]}}
+    config = ReproductionConfig(**TINY | few | {"compress": "baseline"})
+    said = []
+    run_once = Reproduction(config, tmp_path, notify=said.append)
+    kept = run_once.model("baseline")
+    assert [text.partition(": epoch")[0] for text in said[:2]] == [
+        "baseline, cycle 1", "baseline, cycle 2",
+    ]  # fmt: skip
+    names = ["baseline-1", "baseline-2", "baseline-mean"]
+    assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == names
+    found = {
+        name: load_checkpoint(tmp_path / f"{name}.safetensors").metadata["validation_accuracy"]
+        for name in names[1:]
+    }
+    assert found[kept.stem] == max(found.values())
+    assert Reproduction(config, tmp_path, notify=said.append).model("baseline") == kept
+    assert sum(", cycle" in text for text in said) == 2  # nothing was trained again
+
+
+def test_the_command_reproduces_and_says_by_what(tmp_path):
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        'source = "sample"\nprune = false\nbits = [2]\ncentroid_epochs = 0\ntest_images = 50\n'
+        "recalibration_images = 50\ncompensation_images = 0\n"
+        '[models]\ngridmask = ["resnet9-s/gridmask"]\n'
+    )
+    done = CliRunner().invoke(app, ["reproduce", str(tmp_path / "run"), "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    told = done.stdout
+    assert "By `python -m compression reproduce run --config tiny.toml`, on " in told
+    assert told.count("| gridmask, dense") == 3
+    done = CliRunner().invoke(app, ["reproduce", "x", "--config", str(config), "--quick"])
+    assert str(done.exception) == "--quick must stand alone, got a --config too."
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    Reproduction(ReproductionConfig(**TINY), tmp_path)._write()
+    with pytest.raises(InputError, match="must hold a run of the same config"):
+        Reproduction(ReproductionConfig(**TINY | {"seed": 5}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("models = 3", "models must name at least one model, got 3"),
+        ("[models]\ngridmask = []", "models.gridmask must be a list of recipes"),
+        ('[models]\ngridmask = ["sgd"]', "models.gridmask must be one of baseline, "),
+        ('compress = "other"', "compress must be one of baseline, gridmask, got 'other'"),
+        ("bits = [9]", "bits must be a whole number from 1 to 8, got 9"),
+        ("levels = 0.5", "levels must be a list of numbers, got 0.5"),
+        ("epochs = 3", "config field must be one of models, .* got 'epochs'"),
+        ("epochs = ", "config must be a TOML file"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_said(tmp_path, text, match):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=match):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", ["full", "quick", "shipped", "resnet9", "two-bits"])
+def test_the_configs_in_assets_are_sound(name):
+    config = load_config(ASSETS / f"{name}.toml")
+    assert config.compress in config.models
