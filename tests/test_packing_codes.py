@@ -50,8 +50,9 @@ def test_the_coder_beside_those_of_the_standard_library():
         sizes["huffman"] += len(huffman.compress(codes.tobytes()) + huffman.flush())
         sizes["bz2"] += len(bz2.compress(codes.tobytes()))
         sizes["lzma"] += len(lzma.compress(codes.tobytes(), preset=9))
-    said = ", ".join(f"{name} {round(size):,}" for name, size in sizes.items())
-    assert said == "shannon 289,964, ans 290,349, huffman 349,616, bz2 348,917, lzma 344,708"
+    assert (round(sizes["shannon"]), sizes["ans"]) == (289_964, 290_349)
+    others = [sizes[name] for name in ("huffman", "bz2", "lzma")]  # some vary with their version
+    assert min(others) > 1.15 * sizes["ans"]
 
 
 def test_entropy_by_hand():
