@@ -4,10 +4,10 @@ Every step computes with rounded weights, and its gradients move full-precision 
 which are rounded anew (the straight-through estimator, Bengio et al. 2013, arXiv 1308.3432): to the
 level of least worth * squared error + price * bits, as in `entropy_quantization.py`, the bits those
 of the level's present share (entropy-constrained training; Wiedemann et al. 2020, arXiv
-1905.08318). Levels follow the means of the weights that took them. The price follows the size: it
-rises while the codes take more than their budget, and that shrinks to the wanted one while the
-network learns. A weight may become zero and come back, so pruning is part of it (as in Guo et al.
-2016, arXiv 1608.04493). Left out: measuring the layers' worth anew on the way.
+1905.08318). Levels follow the means of the weights that took them. The price is the one at which
+the codes take their budget, which shrinks to the wanted size while the network learns. A weight may
+become zero and come back, so pruning is part of it (as in Guo et al. 2016, arXiv 1608.04493). Left
+out: measuring the layers' worth anew on the way.
 """
 
 import copy
@@ -39,12 +39,14 @@ from compression.resnet9 import ResNet9, prunable_layers
 from compression.training import EpochResult, train
 
 _WORTH_IMAGES = 256
-# The price's logarithm is a sum of the size's excess (in logarithms) now, and of all excess so far:
-# weights lie near their levels and take many steps to follow a price, so the second must be small.
-_AT_ONCE, _SLOWLY = 1.0, 0.01
 _SHRINKING = 0.5  # of the steps: as long does the budget shrink
 _SPARE = 0.003  # of the budget: what the coder takes above Shannon's bound, and the price's lag
-_RENEWED = 16  # steps after which codebooks are found anew, while the budget shrinks
+# Steps after which the price is solved for, and codebooks are found anew while the budget shrinks;
+# half of the way is gone, since levels give way to the codes later, and in between the price moves
+# with the size. Following the size alone left files 2 % too large, and cutting that off a point.
+_SOLVED = 16
+_REACH, _HALVINGS = 4.0, 8  # the price is looked for among so many times less and more
+_TURNS = 3  # of codes and their lengths, each by the other: what the steps to come would do
 _SQUEEZE = 1.01  # the price's factor, and that factor's power at each step, until the file fits
 
 
@@ -76,7 +78,7 @@ class EntropyRounding(Constraint):
         budget: Callable[[int], float],
         shrinking: int,
     ) -> None:
-        self.model, self.price, self._slow_price = model, price, price
+        self.model, self.price, self._solved = model, price, price
         self._budget, self._shrinking, self._step = budget, shrinking, 0
         weights = prunable_layers(model)
         self._rounded = {
@@ -96,13 +98,25 @@ class EntropyRounding(Constraint):
         """Take them back, round anew, and let the price follow the size."""
         for rounded in self._rounded.values():
             rounded.latent.copy_(rounded.weight)
-        if self._step < self._shrinking and self._step % _RENEWED == 0:
-            self.renew()
+        budget = self._budget(self._step)
+        if self._step % _SOLVED == 0:
+            if self._step < self._shrinking:
+                self.renew()
+            self._solved = math.sqrt(self._solved * self._price_for(budget))
+            self.price = self._solved
         self.round_()
-        excess = self.code_bytes() / self._budget(self._step)
-        self._slow_price = _within(self._slow_price * excess**_SLOWLY)
-        self.price = _within(self._slow_price * excess**_AT_ONCE)
+        self.price = _within(self._solved * self.code_bytes() / budget)
         self._step += 1
+
+    def _price_for(self, size: float) -> float:
+        """The price at which the codes would take `size` bytes, the weights and levels as they are;
+        within reach of the present one."""
+        low, high = self._solved / _REACH, self._solved * _REACH
+        for _ in range(_HALVINGS):
+            middle = math.sqrt(low * high)
+            bits = sum(rounded.bits_at(middle) for rounded in self._rounded.values())
+            low, high = (middle, high) if bits > 8 * size else (low, middle)
+        return _within(high)
 
     @torch.no_grad()
     def round_(self) -> None:
@@ -131,7 +145,7 @@ class EntropyRounding(Constraint):
 
     def state(self) -> dict[str, Tensor]:
         """What is behind the weights, the levels with their counts, the prices, and the step."""
-        price = torch.tensor([self.price, self._slow_price, self._step], dtype=torch.float64)
+        price = torch.tensor([self.price, self._solved, self._step], dtype=torch.float64)
         tensors = {"price": price}
         for name, rounded in self._rounded.items():
             tensors[f"latent.{name}"] = rounded.latent
@@ -141,7 +155,7 @@ class EntropyRounding(Constraint):
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        self.price, self._slow_price, step = state["price"].tolist()
+        self.price, self._solved, step = state["price"].tolist()
         self._step = int(step)
         for name, rounded in self._rounded.items():
             rounded.latent.copy_(state[f"latent.{name}"])
@@ -163,10 +177,8 @@ class _Rounded:
     def follow_(self, price: float) -> None:
         """Codes at the price (nats for a bit) and the counts so far; levels to the means of the
         weights that take them, but for zero; and the weights to their levels."""
-        total = self.latent.numel()
-        costs = price / self._worth * (math.log2(total) - self.counts.clamp(min=0.5).log2())
         values = _flat(self.latent).cpu()  # sums there are the same each time, and in float64
-        codes = cheapest_rule(self.levels, costs)(values)
+        codes = self._codes(values, price, self.counts)
         sums = torch.bincount(codes, weights=values.double(), minlength=len(self.levels))
         counts = torch.bincount(codes, minlength=len(self.levels)).double()
         means = torch.where(self.levels == 0, 0.0, sums / counts.clamp(min=1)).float().double()
@@ -176,6 +188,18 @@ class _Rounded:
         self.counts.index_add_(0, place, counts[kept])
         _flat(self.weight).copy_(means.float()[codes])
         self.bits = _bits(counts)
+
+    def bits_at(self, price: float) -> float:
+        """What `bits` would come to at the price, the levels as they are."""
+        values, counts = _flat(self.latent).cpu(), self.counts
+        for _ in range(_TURNS):
+            codes = self._codes(values, price, counts)
+            counts = torch.bincount(codes, minlength=len(self.levels)).double()
+        return _bits(counts)
+
+    def _codes(self, values: Tensor, price: float, counts: Tensor) -> Tensor:
+        lengths = math.log2(self.latent.numel()) - counts.clamp(min=0.5).log2()
+        return cheapest_rule(self.levels, price / self._worth * lengths)(values)
 
     def renew_(self, price: float) -> None:
         """Levels found anew for the weights as they are: those of a lower price are too many."""
@@ -202,6 +226,7 @@ def train_entropy(
     config: TrainConfig,
     *,
     first_ratio: float = 1.5,
+    worth_power: float = 0.75,
     overhead: int = 0,
     teacher: nn.Module | None = None,
     resume: str | Path | None = None,
@@ -210,13 +235,15 @@ def train_entropy(
 
     max_bytes: of the packed file, which the last epoch's keeps (with `overhead` bytes for its name
     and steps); first_ratio: size at the first step in sizes of that, coming down over half of the
-    steps. Batch norm's running statistics lag behind the rounding: recalibrate. teacher, resume:
-    as in `train`. Raises InputError where `train` does, and for a size that is out of reach.
+    steps; worth_power: 1 takes the layers' worth as measured on the dense network, 0 gives all the
+    same relative error: layers that learn can do with less than they seem worth. Batch norm's
+    running statistics lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises
+    InputError where `train` does, and for a size that is out of reach.
     """
     wanted = real("max_bytes", max_bytes, 1, 2**40, "bytes") - overhead
     first_ratio = real("first_ratio", first_ratio, 1, 1000)
     images = train_set.images[:_WORTH_IMAGES]
-    worth = layer_worth(model, images)
+    worth = _tempered(layer_worth(model, images), model, real("worth_power", worth_power, 0, 1))
     price = price_for(model, wanted * first_ratio, worth)
     start = quantize_entropy(model, price, images, worth=worth, compensate=False)
     at_first = _code_bytes(start.layers)
@@ -252,6 +279,15 @@ def train_entropy(
         found: dict[str, Any] = vars(result)
         size = len(pack(quantized)) + overhead
         yield RoundedEpoch(**found, quantized=quantized, packed_bytes=size, price=bound[0].price)
+
+
+def _tempered(worth: Mapping[str, float], model: nn.Module, power: float) -> dict[str, float]:
+    """Between the worth as measured and that of the same relative error in all layers."""
+    squares = {n: m.weight.detach().square().mean() for n, m in prunable_layers(model).items()}
+    return {
+        name: worth[name] ** power / max(float(squares[name]), 1e-12) ** (1 - power)
+        for name in worth
+    }
 
 
 def _bits(counts: Tensor) -> float:

@@ -38,15 +38,17 @@ _KEPT = "rounded.safetensors"
 @dataclass(frozen=True)
 class ShrinkConfig:
     """max_bytes: of the packed file; epochs of learning through the rounding, 0 for none, from
-    first_ratio times that size; centroid_epochs of the levels alone, 0 for none; learning rates as
-    in TrainConfig (muon_lr; SGD's a third of it) and CentroidConfig (learning_rate);
-    compensation_images: training images by which rounding errors are made up for where there are
-    no epochs; recalibration_images: those on which batch norm is re-estimated."""
+    first_ratio times that size, with worth_power (`train_entropy`); centroid_epochs of the levels
+    alone, 0 for none; learning rates as in TrainConfig (muon_lr; SGD's a third of it) and
+    CentroidConfig (learning_rate); compensation_images: training images by which rounding errors
+    are made up for where there are no epochs; recalibration_images: those on which batch norm is
+    re-estimated."""
 
     max_bytes: float
     epochs: int = 8
     learning_rate: float = 0.01
     first_ratio: float = 1.5
+    worth_power: float = 0.75
     centroid_epochs: int = 3
     centroid_lr: float = 0.3
     compensation_images: int = 512
@@ -58,6 +60,7 @@ class ShrinkConfig:
         whole("epochs", self.epochs, 0, 1000)
         real("learning_rate", self.learning_rate, 0, 100)
         real("first_ratio", self.first_ratio, 1, 1000)
+        real("worth_power", self.worth_power, 0, 1)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
         whole("compensation_images", self.compensation_images, 1, 50_000, "images")
         whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
@@ -183,6 +186,7 @@ class _Run:
             self.sets["validation"],
             self.config.training(),
             first_ratio=self.config.first_ratio,
+            worth_power=self.config.worth_power,
             overhead=overhead,
             teacher=self.teacher,
             resume=self.folder / "training.resume" if self.folder else None,

@@ -1,5 +1,6 @@
 """Training through the rounding: a step by hand, the size that it comes to, and going on."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from compression.data import load_cifar10
-from compression.entropy_training import EntropyRounding, _squeeze, train_entropy
+from compression.entropy_training import EntropyRounding, _squeeze, _tempered, train_entropy
 from compression.inputs import InputError
 from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed, pack, save_packed
@@ -69,19 +70,38 @@ def test_zero_stays_zero_and_a_weight_may_come_back():
     assert rounding.quantized().layers["0"].zero_code == 0
 
 
-def test_the_price_follows_the_size():
-    model = linear([0.0, 0.1, 0.2, 1.0])
-    dear = rounding_of(model, [0.0, 1.0], [0, 0, 0, 1], budget=lambda step: 1.0)
-    before, size = dear.price, dear.code_bytes()
+def test_the_size_by_hand():
+    rounding = rounding_of(linear([0.0, 0.1, 0.2, 1.0]), [0.0, 1.0], [0, 0, 0, 1])
     share = torch.tensor([0.75, 0.25])
-    assert size == pytest.approx((2 * 48 - 4 * float((share * share.log2()).sum())) / 8)
-    dear.after_backward()
-    dear.after_step()
-    assert dear.price == pytest.approx(before * size**1.01)  # at once, and a hundredth for good
-    cheap = rounding_of(model, [0.0, 1.0], [0, 0, 0, 1], budget=lambda step: 100.0)
-    cheap.after_backward()
-    cheap.after_step()
-    assert cheap.price < before
+    bits = 2 * 48 - 4 * float((share * share.log2()).sum())  # two levels, and four codes
+    assert rounding.code_bytes() == pytest.approx(bits / 8)
+
+
+def test_the_price_is_the_one_at_which_the_codes_take_their_budget():
+    torch.manual_seed(0)
+    model = linear(torch.randn(4000).tolist())
+    values = model[0].weight.detach().flatten()
+    levels = torch.linspace(-3, 3, 31)
+    codes = ((values - levels[0]) / 0.2).round().clamp(0, 30).long().tolist()
+    for part in (0.4, 0.5, 0.6):
+        rounding = rounding_of(copy.deepcopy(model), levels.tolist(), codes, price=0.03)
+        wanted = part * rounding.code_bytes()
+        rounding._budget = lambda step, wanted=wanted: wanted
+        for _ in range(160):  # codes and their lengths settle, by each other
+            rounding.after_backward()
+            rounding.after_step()
+        assert 0.95 * wanted < rounding.code_bytes() < 1.05 * wanted
+        ratio = rounding.code_bytes() / wanted  # the price gives way to the size in between
+        assert rounding.price == pytest.approx(rounding._solved * ratio)
+
+
+def test_layers_that_seem_worth_much_are_tempered():
+    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
+    model[0].weight.data, model[1].weight.data = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.1]])
+    worth = {"0": 4.0, "1": 900.0}
+    assert _tempered(worth, model, 1) == pytest.approx(worth)
+    assert _tempered(worth, model, 0) == pytest.approx({"0": 4, "1": 100})  # 1 / mean square
+    assert _tempered(worth, model, 0.5) == pytest.approx({"0": 4, "1": 300})  # in between
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,13 @@ def shrink_command(
     first_ratio: Annotated[
         float, typer.Option(help="Size at their start, in sizes of the file.")
     ] = 1.5,
+    worth_power: Annotated[
+        float,
+        typer.Option(
+            help="1: errors of a layer weigh what they cost the dense network; 0: the same "
+            "relative error in all layers."
+        ),
+    ] = 0.75,
     centroid_epochs: Annotated[int, typer.Option(help="Of the levels alone; 0 for none.")] = 3,
     centroid_lr: Annotated[float, typer.Option(help="Learning rate of the levels.")] = 0.3,
     teacher: Annotated[
@@ -45,6 +52,7 @@ def shrink_command(
         epochs=epochs,
         learning_rate=learning_rate,
         first_ratio=first_ratio,
+        worth_power=worth_power,
         centroid_epochs=centroid_epochs,
         centroid_lr=centroid_lr,
         seed=seed,
@@ -65,7 +73,7 @@ def shrink_command(
     if results is not None:
         command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
         command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
-        command += f"--first-ratio {first_ratio:g} "
+        command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
         command += f" --teacher {without_folders(teacher)}" if teacher else ""
