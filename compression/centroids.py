@@ -225,7 +225,8 @@ def train_centroids_by_step(
         else:
             best = quantized
             found |= {"best_accuracy": at_start, "best_epoch": 0}
-        yield CentroidEpoch(**found | {"best_model": best.model}, best=best)
+        found["best_model"] = best.model
+        yield CentroidEpoch(**found, best=best)
 
 
 def _grad(parameter: Tensor) -> Tensor:
