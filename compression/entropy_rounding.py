@@ -23,10 +23,13 @@ from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.resnet9 import prunable_layers
 
 # Steps after which the price is solved for, and codebooks are found anew while the budget shrinks;
-# half of the way is gone, since levels give way to the codes later, and in between the price moves
-# with the size. Following the size alone left files 2 % too large, and cutting that off a point.
+# in between the price moves with the size. Following the size alone left files 2 % too large, and
+# cutting that off cost a point.
 _SOLVED = 16
 _REACH, _HALVINGS = 4.0, 8  # the price is looked for among so many times less and more
+# Parts of the way to the solved price: levels give way to the codes later, so all of it is too
+# much, and a price that swings keeps codes changing that should settle once the budget has.
+_QUICK, _CALM = 0.5, 0.125
 _TURNS = 3  # of codes and their lengths, each by the other: what the steps to come would do
 
 
@@ -71,7 +74,8 @@ class EntropyRounding(Constraint):
         if self._step % _SOLVED == 0:
             if self._step < self._shrinking:
                 self.renew()
-            self._solved = math.sqrt(self._solved * self._price_for(budget))
+            part = _QUICK if self._step < self._shrinking else _CALM
+            self._solved *= (self._price_for(budget) / self._solved) ** part
             self.price = self._solved
         self.round_()
         self.price = _within(self._solved * self.code_bytes() / budget)
