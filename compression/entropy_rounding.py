@@ -29,7 +29,7 @@ _SOLVED = 16
 _REACH, _HALVINGS = 4.0, 8  # the price is looked for among so many times less and more
 # Parts of the way to the solved price: levels give way to the codes later, so all of it is too
 # much, and a price that swings keeps codes changing that should settle once the budget has.
-_QUICK, _CALM = 0.5, 0.125
+_QUICK, _CALM = 0.5, 0.25
 _TURNS = 3  # of codes and their lengths, each by the other: what the steps to come would do
 
 
