@@ -26,8 +26,8 @@ from compression.training import EpochResult, train
 
 _WORTH_IMAGES = 256
 _SHRINKING = 0.5  # of the steps: as long does the budget shrink
-# Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather where
-# their codes change, so that cutting off the last percent after training would cost a point.
+# Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather
+# where their codes change, so that cutting off a last percent after training costs a point.
 _SPARE = 0.008
 _SQUEEZE = 1.01  # the price's factor, and that factor's power at each step, until the file fits
 
