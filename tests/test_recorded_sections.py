@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
 import pytest
@@ -51,7 +52,8 @@ def assets(tmp_path, monkeypatch):
 
 
 def built(*sections):
-    """A page of these sections, in a running loop: gr.Blocks would leave one of its own open."""
+    """A page of these sections, in a running loop: gr.Blocks would leave one of its own open. In a
+    thread, since the browser's tests may have left their loop running in this one."""
 
     async def build():
         with gr.Blocks() as page:
@@ -59,7 +61,8 @@ def built(*sections):
                 section.build()
         return page
 
-    return asyncio.run(build())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, build()).result()
 
 
 def values(page, kind):
