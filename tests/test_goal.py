@@ -39,7 +39,7 @@ def test_a_plan_for_points_lost_is_predicted_to_keep_them(explorer, first, prune
 
 def test_what_was_foretold_stands_beside_what_is_measured(explorer, pruned):
     rows, source, status = fill_bits(explorer, pruned)
-    assert source == SOURCES[1] and "filled by the budget" in status
+    assert source == SOURCES[1] and "filled by the goal" in status
     asked = (explorer, pruned, source, 4, rows, ROUNDINGS[0])
     *_, (session, _, cards, _, _) = quantize_layers(*asked)
     assert "Predicted by the goal" in cards and f"{100 * pruned.plan.accuracy:.2f} %" in cards

@@ -72,7 +72,7 @@ def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
     if not out.is_file():
         return [], None
     points, content = load_front(out)
-    same = ("weights", "config", "command", "settings")
-    if any(content.get(key) != about[key] for key in same):
+    other = any(content.get(key) != about[key] for key in ("weights", "config", "command"))
+    if other or content.get("settings", {}).get("content") != about["settings"]["content"]:
         raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")
     return points, content["dense_correct"]

@@ -40,7 +40,7 @@ def plan(
             yield gr.skip(), gr.skip(), html.status(text, len(points) / whole)
         table = compression.setting_table(model, points)
         explorer.keep_table(session.start, table)
-    yield gr.skip(), gr.skip(), html.status("Making files until one fits the budget ...", 0.8)
+    yield gr.skip(), gr.skip(), html.status("Making files, and seeing what they take ...", 0.8)
     model = explorer.model(session.start)
     if by_size:
         found, size = compression.fit(
@@ -78,5 +78,5 @@ def fill_bits(explorer: Explorer, session: Session) -> tuple[Any, Any, Any]:
         return gr.skip(), gr.skip(), gr.skip()
     widths = dict(session.plan.bits)
     filled = [[name, str(widths.get(name, ""))] for name, _ in empty_overrides(explorer, session)]
-    text = "The table of widths is filled by the budget. " + session.plan.text()
+    text = "The table of widths is filled by the goal. " + session.plan.text()
     return filled, SOURCES[1], html.status(text)

@@ -170,7 +170,7 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     pruned = prune(baseline, found.sparsities)
     assert visitor.card("#prune-result", "Zeros") == f"{pruned.sparsity:.1%}"
     visitor.open_tab("Quantize")
-    page.locator("#quantize-status").get_by_text("filled by the budget").wait_for()
+    page.locator("#quantize-status").get_by_text("filled by the goal").wait_for()
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
     predicted = table.dense_accuracy - found.predicted_drop
