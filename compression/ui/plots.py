@@ -225,7 +225,8 @@ def recovery_curve(rows: Sequence[Any], epochs: int, levels: Mapping[str, float]
 
 def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     """Size of the packed file (logarithmic) against test accuracy with its 95 % interval."""
-    figure = base_figure("File on disk (KiB, logarithmic)", "Test accuracy (%)", height=420)
+    height = _with_legend(420, variants)
+    figure = base_figure("File on disk (KiB, logarithmic)", "Test accuracy (%)", height=height)
     for k, variant in enumerate(variants):
         evaluation = variant.evaluation
         figure.add_scatter(
@@ -243,14 +244,22 @@ def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
             name=variant.name,
             hovertemplate="%{x:.1f} KiB, %{y:.2f} %",
         )
-    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
+    ticks = [step * 10**power for power in range(5) for step in (1, 3)]
+    text = [f"{tick:,}" for tick in ticks]
+    # Level, and the legend under the title, where a phone has little room for either.
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=text, tickangle=0, tickfont_size=11)
+    figure.update_layout(legend={"y": -0.35})
     return figure
+
+
+def _with_legend(height: int, variants: Sequence["Variant"]) -> int:
+    """A figure's height with a line of the legend for each variant, as on a phone, beyond four."""
+    return height + 22 * max(0, len(variants) - 4)
 
 
 def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     """Share of each class's test images that each variant gets right (its recall)."""
-    figure = base_figure("", "Right answers (%)", height=400)
+    figure = base_figure("", "Right answers (%)", height=_with_legend(400, variants))
     for k, variant in enumerate(variants):
         reports = variant.evaluation.per_class
         figure.add_bar(
@@ -263,5 +272,5 @@ def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     lowest = min((r.recall for v in variants for r in v.evaluation.per_class), default=0.0)
     figure.update_yaxes(range=[max(0, 100 * lowest - 8), 100])
     # Lower than elsewhere: on a phone the names of the classes stand upright above it.
-    figure.update_layout(barmode="group", bargap=0.25, legend={"y": -0.4})
+    figure.update_layout(barmode="group", bargap=0.25, legend={"y": -0.5})
     return figure
