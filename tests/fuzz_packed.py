@@ -2,10 +2,14 @@
 
 `python tests/fuzz_packed.py -max_total_time=600`: every input is tried as it is and under a true
 checksum. Refused with a PackedFormatError, or loaded as finite numbers and accounted for to the
-last byte; anything else is a find. The options are libFuzzer's. Not part of the test suite, which
-has hypothesis do the same in short.
+last byte; anything else is a find. The options are libFuzzer's; `--record FILE` before them writes
+what was tried as JSON. Not part of the test suite, which has hypothesis do the same in short.
 """
 
+import importlib.metadata
+import json
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +28,8 @@ with atheris.instrument_imports(include=["compression.packing", "compression.pac
     from compression.packing_file import signed
     from compression.pruning import prune
     from compression.quantization import quantize
+
+from compression.hardware import machine_record
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-packed-"))
 
@@ -66,12 +72,41 @@ def one_input(content: bytes) -> None:
     loads(forged)
 
 
+def recorded(out: Path, options: list[str]) -> int:
+    """Run with these options in a process of its own, and write what libFuzzer counted; its exit
+    status, which is 0 where nothing was found."""
+    with tempfile.TemporaryDirectory() as finds:
+        command = [sys.executable, __file__, *options, "-print_final_stats=1"]
+        done = subprocess.run(
+            [*command, f"-artifact_prefix={finds}/"], text=True, stderr=subprocess.PIPE, check=False
+        )
+        found = sorted(file.name for file in Path(finds).iterdir())
+    counts = {key: int(n) for key, n in re.findall(r"stat::(\w+):\s+(\d+)", done.stderr)}
+    covered = [int(n) for n in re.findall(r"cov: (\d+)", done.stderr)]
+    content = {
+        "command": f"python tests/fuzz_packed.py {' '.join(options)}",
+        "machine": machine_record(torch.device("cpu")),
+        "atheris": importlib.metadata.version("atheris"),
+        "status": done.returncode,
+        "finds": found,
+        "edges_first": covered[0] if covered else 0,
+        "edges": covered[-1] if covered else 0,
+        "libfuzzer": counts,
+    }
+    out.write_text(json.dumps(content, indent=1) + "\n")
+    return done.returncode
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--record"]:
+        sys.exit(recorded(Path(sys.argv[2]), sys.argv[3:]))
     corpus = FOLDER / "corpus"
     corpus.mkdir()
     for k, seed in enumerate(seeds()):
         (corpus / f"seed-{k}").write_bytes(seed)
     torch.set_num_threads(1)
-    options = ["-max_len=400000", "-timeout=20", "-rss_limit_mb=4096"]
-    atheris.Setup([*sys.argv, *options, str(corpus)], one_input)
+    # Instrumented comparisons never let go of the arrays that they compared (atheris 3.0: loading
+    # one sound file takes 4 MB more each time, and none without instrumentation).
+    options = ["-max_len=400000", "-timeout=20", "-rss_limit_mb=16384"]
+    atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(corpus)], one_input)
     atheris.Fuzz()
