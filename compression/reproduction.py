@@ -16,6 +16,7 @@ from typing import Any, cast
 from torch import nn
 
 from compression.centroids import CentroidConfig, train_centroids
+from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import SPLITS, ImageSet, load_cifar10
 from compression.files import write_json
@@ -199,7 +200,7 @@ class Reproduction:
         self, name: str, steps: list[str], model: nn.Module, masks: dict[str, Any]
     ) -> None:
         """At each bit width: as quantized, recalibrated, with rounding errors that make up for each
-        other, and from there with trained centroids."""
+        other, and from there with trained centroids, and with weights that may change theirs."""
         for bits in self.config.bits:
             plain = quantize(model, bits, masks)
             done = [*steps, f"k-means quantized to {bits} bits"]
@@ -212,11 +213,19 @@ class Reproduction:
                 text = f"rounding errors made up for on {count} images"
                 done = [*done[:-1], text, "batch norm recalibrated"]
                 self.row(f"{name}, {bits} bits, compensated", done, lambda q=again: _parts(q))
+            way = "distilled" if self.config.distil else "trained"
             if epochs := self.config.centroid_epochs:
                 label = f"{name}, {bits} bits, trained"
-                way = "distilled" if self.config.distil else "trained"
-                done = [*done, f"centroids {way} {epochs} epochs, best on validation"]
-                self.row(label, done, lambda q=again, n=label: _parts(self._trained(n, q)))
+                text = f"centroids {way} {epochs} epochs, best on validation"
+                self.row(label, [*done, text], lambda q=again, n=label: _parts(self._trained(n, q)))
+            if epochs := self.config.code_epochs:
+                label = f"{name}, {bits} bits, codes trained"
+                text = f"weights {way} {epochs} epochs, free to change centroid, best on validation"
+                self.row(
+                    label,
+                    [*done, text],
+                    lambda q=again, n=label: _parts(self._recoded(n, q, model)),
+                )
 
     def _compensated(self, model: nn.Module, bits: int, masks: dict[str, Any]) -> QuantizedModel:
         images = self.sets["train"].images[: self.config.compensation_images]
@@ -232,6 +241,21 @@ class Reproduction:
         )
         epochs = train_centroids(
             quantized,
+            self.sets["train"],
+            self.sets["validation"],
+            config,
+            teacher=self._teacher(name),
+            resume=self.folder / f"{_slug(name)}.resume",
+        )
+        return self._last(name, epochs).best
+
+    def _recoded(self, name: str, quantized: QuantizedModel, model: nn.Module) -> QuantizedModel:
+        config = dataclasses.replace(
+            CODE_TRAINING, epochs=self.config.code_epochs, seed=self.config.seed
+        )
+        epochs = train_codes(
+            quantized,
+            model,
             self.sets["train"],
             self.sets["validation"],
             config,

@@ -18,8 +18,8 @@ class ReproductionConfig:
     compress: which of them goes through the rest. *_images: the first so many of their split.
     max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out, and
     so do no images for compensation; so does prune = false all that begins with the scan, and the
-    dense model alone is quantized. distil: pruned and quantized networks learn the dense one's
-    answers in place of the labels.
+    dense model alone is quantized. code_epochs: of weights that may change their centroid. distil:
+    pruned and quantized networks learn the dense one's answers in place of the labels.
     """
 
     models: dict[str, list[str]] = field(
@@ -43,6 +43,7 @@ class ReproductionConfig:
     fine_tune_epochs: int = 5
     bits: tuple[int, ...] = (8, 4, 2)
     centroid_epochs: int = 2
+    code_epochs: int = 0
     distil: bool = False
     prune: bool = True
 
@@ -72,6 +73,7 @@ class ReproductionConfig:
         real("max_drop", self.max_drop, 0, 100, "points")
         whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
+        whole("code_epochs", self.code_epochs, 0, 1000)
         choice("distil", self.distil, (True, False))
         choice("prune", self.prune, (True, False))
 

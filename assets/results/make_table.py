@@ -27,6 +27,7 @@ def table() -> str:
     parts = ["## Results", "", *_checkpoints(), *_packed(), *_fronts()]
     for path in sorted(HERE.glob("reproduce-*.json")):
         parts += ["", markdown(json.loads(path.read_text())).strip()]
+    parts += _fuzzed()
     return "\n".join(parts)
 
 
@@ -97,6 +98,22 @@ def _fronts() -> list[str]:
             lines.append(f"| {goal / 1024:,.0f} KiB | {' | '.join(cells)} | {foretold:.2%} |")
         lines += ["", remark(points, about["dense_correct"])]
     return lines
+
+
+def _fuzzed() -> list[str]:
+    path = HERE / "fuzz-packed.json"
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text())
+    machine, counts = record["machine"], record["libfuzzer"]
+    found = "nothing found" if record["status"] == 0 else f"found: {', '.join(record['finds'])}"
+    return [
+        "",
+        f"The packed file's readers, fuzzed by `{record['command']}` (atheris {record['atheris']}, "
+        f"{machine_text(machine)}, at commit {machine['commit']}): "
+        f"{counts['number_of_executed_units']:,} inputs, each as it was and under a true checksum, "
+        f"edges covered from {record['edges_first']} to {record['edges']}, {found}.",
+    ]
 
 
 def with_table(readme: str) -> str:
