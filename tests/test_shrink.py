@@ -39,8 +39,8 @@ def sets():
 
 
 @pytest.fixture(scope="module")
-def baseline():
-    return load_checkpoint("resnet9-s/baseline").model
+def baseline(tiny_network):
+    return tiny_network
 
 
 def test_an_average_is_the_mean_of_the_weights_with_fresh_batch_norm(sets, tmp_path):
@@ -76,7 +76,7 @@ def test_the_loss_of_distillation_is_hintons(sets, baseline):
         epochs=1, batch_size=64, norm_batch=64, translate=0, flip=False, precision="float32",
         optimizer="sgd", sgd_lr=0.0, temperature=3.0,
     )  # fmt: skip
-    teacher = build_model("resnet9-s", seed=9).eval()
+    teacher = build_model(baseline.preset, seed=9).eval()
     step = next(
         step
         for step in train_by_step(
@@ -99,7 +99,7 @@ def test_distillation_without_learning_changes_no_weight(sets, baseline):
 
 
 def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path):
-    config = ShrinkConfig(300_000, epochs=2, centroid_epochs=1, **SMALL)
+    config = ShrinkConfig(30_000, epochs=2, centroid_epochs=1, **SMALL)
     said = []
     small = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
     assert [text.split(" of")[0] for text in said] == [
@@ -108,35 +108,35 @@ def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path)
     assert small.steps[0] == "2 epochs of distillation through the rounding"
     zeros = sum(int((layer.weight() == 0).sum()) for layer in small.layers.values())
     total = sum(layer.indices.numel() for layer in small.layers.values())
-    assert small.steps[1] == f"at most 300,000 bytes, {zeros / total:.1%} zeros"
+    assert small.steps[1] == f"at most 30,000 bytes, {zeros / total:.1%} zeros"
     assert len(small.steps) == 4 and all(len(step) <= 80 for step in small.steps)
-    assert 0.95 * 300_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 300_000
+    assert 0.95 * 30_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 30_000
 
 
 def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path):
-    config = ShrinkConfig(300_000, epochs=1, centroid_epochs=0, **SMALL)
+    config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     first, said = shrink(baseline, sets, config, folder=tmp_path / "kept"), []
     again = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
     assert said == [] and again.steps == first.steps
     assert pack(again) == pack(first)
-    for other in ({"learning_rate": 0.1}, {"max_bytes": 300_500}):
+    for other in ({"learning_rate": 0.1}, {"max_bytes": 30_500}):
         with pytest.raises(InputError, match="kept must be the folder of this run, got one of"):
             shrink(baseline, sets, dataclasses.replace(config, **other), folder=tmp_path / "kept")
     with pytest.raises(InputError, match="kept must be the folder of this run"):
-        teacher = build_model("resnet9-s", seed=3).eval()
+        teacher = build_model(baseline.preset, seed=3).eval()
         shrink(baseline, sets, config, teacher=teacher, folder=tmp_path / "kept")
 
 
 def test_what_was_learned_serves_other_epochs_of_the_levels(baseline, sets, tmp_path):
-    config = ShrinkConfig(300_000, epochs=1, centroid_epochs=0, **SMALL)
+    config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     shrink(baseline, sets, config, folder=tmp_path / "kept")
     more = dataclasses.replace(config, centroid_epochs=1, centroid_lr=0.01)
     small = shrink(baseline, sets, more, folder=tmp_path / "kept")
-    assert len(small.steps) == 4 and len(pack(small)) <= 300_000
+    assert len(small.steps) == 4 and len(pack(small)) <= 30_000
 
 
 def test_a_killed_run_comes_to_the_same_file(baseline, sets, tmp_path):
-    config = ShrinkConfig(300_000, epochs=2, centroid_epochs=0, **SMALL)
+    config = ShrinkConfig(30_000, epochs=2, centroid_epochs=0, **SMALL)
 
     def killed(text):
         raise KeyboardInterrupt
@@ -150,30 +150,32 @@ def test_a_killed_run_comes_to_the_same_file(baseline, sets, tmp_path):
 
 
 def test_without_training_it_is_quantized_alone(baseline, sets):
-    config = ShrinkConfig(300_000, epochs=0, centroid_epochs=0, **FEW)
+    config = ShrinkConfig(30_000, epochs=0, centroid_epochs=0, **FEW)
     small = shrink(baseline, sets, config)
     assert len(small.steps) == 4
     images = sets["train"].images
-    reserved = [*small.steps[:2], "at most 300,000 bytes, 100.0% zeros", small.steps[3]]
+    reserved = [*small.steps[:2], "at most 30,000 bytes, 100.0% zeros", small.steps[3]]
     reserved.append("1000 epochs of centroid distillation, best on validation")
     overhead = description_bytes("small", reserved)
-    found = fit_entropy(baseline, 300_000, images[:32], overhead=overhead)
+    found = fit_entropy(baseline, 30_000, images[:32], overhead=overhead)
     for name, layer in found.layers.items():
         assert torch.equal(layer.weight(), small.layers[name].weight())
 
 
-def test_the_command_writes_a_file_within_the_size_asked_for(tmp_path):
-    out = tmp_path / "small.safetensors"
-    words = ["shrink", "resnet9-s/baseline", str(out), "--max-kib", "300", "--epochs", "0"]
+def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path):
+    out, start = tmp_path / "small.safetensors", tmp_path / "start.safetensors"
+    save_checkpoint(baseline, start, {})
+    words = ["shrink", str(start), str(out), "--max-kib", "30", "--epochs", "0"]
     words += ["--centroid-epochs", "0", "--source", "sample", "--json"]
     words += ["--results", str(tmp_path / "r.json")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     info = inspect_packed(out)
-    assert 0.98 * 300 * 1024 < info.total_bytes <= 300 * 1024
+    assert 0.98 * 30 * 1024 < info.total_bytes <= 30 * 1024
     recorded = json.loads((tmp_path / "r.json").read_text())
     assert recorded["result"]["packed_bytes"] == info.total_bytes
-    assert recorded["command"].startswith("python -m compression shrink resnet9-s/baseline small")
+    command = "python -m compression shrink start.safetensors small.safetensors --max-kib 30 "
+    assert recorded["command"].startswith(command)
     parts, about = load_packed_parts(out)
     assert about["recipe"] == list(info.recipe) and parts.layers
 
