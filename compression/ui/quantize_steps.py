@@ -21,6 +21,7 @@ BITS = (8, 4, 2)
 SOURCES = ("dense model", "pruned model")
 ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
 COMPENSATION_IMAGES = 512
+LEARNING = ("the centroids", "the centroids, and which of them a weight takes")
 TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
 
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -111,20 +112,28 @@ def source_key(session: Session, source: str) -> str | None:
     return session.pruned if pruned else session.start
 
 
-def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer]:
-    """Train the centroids of the latest quantized variant; indices and zeros stay."""
+def train(
+    explorer: Explorer, session: Session, epochs: float, learning: str = LEARNING[0]
+) -> Iterator[Answer]:
+    """Train the latest quantized variant; zeros stay, and the codes too unless they may change."""
     before = _quantized(explorer, session)
     epochs = whole("epochs", epochs, 1, 20)
-    config = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
+    moving = choice("what training may change", learning, LEARNING) == LEARNING[1]
     validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE, gr.skip()
     start = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before training": start.accuracy}
     rows: list[Any] = []
     quantized = before.as_quantized()
-    for found in compression.train_centroids_by_step(
-        quantized, explorer.images("train", session.source), validation, config
-    ):
+    sets = (explorer.images("train", session.source), validation)
+    if moving:
+        dense = explorer.variant(str(session.unquantized)).model
+        codes = dataclasses.replace(compression.CODE_TRAINING, epochs=epochs)
+        steps = compression.train_codes_by_step(quantized, dense, *sets, codes)
+    else:
+        centroids = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
+        steps = compression.train_centroids_by_step(quantized, *sets, centroids)
+    for found in steps:
         if isinstance(found, compression.StepResult):
             text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps} ..."
             status = html.status(text, html.step_fraction(found))
@@ -142,9 +151,9 @@ def train(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answe
         )
         yield gr.skip(), html.status(text), gr.skip(), gr.skip(), gr.skip()
         return
-    step = f"centroids trained {epochs} epochs"
+    step = f"{'codes and centroids' if moving else 'centroids'} trained {epochs} epochs"
     variant = compression.make_variant(
-        f"{before.name} · trained",
+        f"{before.name} · {'codes trained' if moving else 'trained'}",
         (*before.steps, step),
         best.model,
         explorer.images("test", session.source),

@@ -75,6 +75,12 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
                     )  # fmt: skip
                     fit = gr.Button("Quantize for this size", min_width=170)
             recover = gr.Button("Recalibrate batch norm")
+            learning = gr.Radio(
+                list(steps.LEARNING), value=steps.LEARNING[0], label="What training may change",
+                info="Deep Compression holds each weight's code, its place in the codebook, and "
+                "trains the values. At 2 bits far more comes back where weights may change code; "
+                "zeros of a pruned model stay zero either way.",
+            )  # fmt: skip
             epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
             with gr.Row():
                 train = gr.Button("Train the centroids", interactive=False, min_width=150)
@@ -114,7 +120,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
             api_name="recalibrate_quantized", **work,
         ),
         train.click(
-            bound(steps.train, explorer), [session, epochs], outputs,
+            bound(steps.train, explorer), [session, epochs, learning], outputs,
             api_name="train_centroids", **work,
         ),
     ]  # fmt: skip

@@ -1,0 +1,49 @@
+"""Training on the Quantize tab: centroids alone, or with weights that may change theirs."""
+
+import pytest
+import torch
+
+from compression.inputs import InputError
+from compression.ui.explorer import Explorer
+from compression.ui.quantize_steps import LEARNING, ROUNDINGS, SOURCES, quantize_layers, train
+from compression.ui.session import Session
+
+
+class FewImages(Explorer):
+    """The explorer on the first images of each split."""
+
+    def images(self, split, source):
+        return super().images(split, source).head(512 if split == "train" else 100)
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return FewImages()
+
+
+@pytest.fixture(scope="module")
+def at_two_bits(explorer):
+    start = Session(explorer.key_of("resnet9-s/baseline", "sample"))
+    rows = [["conv1", ""], ["linear", ""]]
+    *_, (session, *_) = quantize_layers(explorer, start, SOURCES[0], 2, rows, ROUNDINGS[0])
+    return session
+
+
+@pytest.mark.parametrize(("learning", "changes"), [(LEARNING[0], False), (LEARNING[1], True)])
+def test_codes_change_only_where_they_may(explorer, at_two_bits, learning, changes):
+    said = list(train(explorer, at_two_bits, 1, learning))
+    session, status, cards, *_ = said[-1]
+    assert "Trained. Kept epoch 1, the best on the validation images." in status
+    assert any("Epoch 1 of 1, step 2 of " in str(each[1]) for each in said)
+    before, after = (explorer.variant(str(s.quantized)) for s in (at_two_bits, session))
+    assert after.name == f"{before.name} · {'codes trained' if changes else 'trained'}"
+    assert session.unquantized == at_two_bits.unquantized and "Test accuracy" in cards
+    assert list(after.layers) == ["conv1", "linear"]
+    assert {len(layer.codebook) for layer in after.layers.values()} == {4}
+    pairs = [(after.layers[name].indices, before.layers[name].indices) for name in after.layers]
+    assert all(torch.equal(*pair) for pair in pairs) != changes
+
+
+def test_what_may_change_is_one_of_two(explorer, at_two_bits):
+    with pytest.raises(InputError, match="what training may change must be one of the centroids, "):
+        next(train(explorer, at_two_bits, 1, "all"))
