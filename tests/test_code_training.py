@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from compression.__main__ import app
 from compression.code_training import CODE_TRAINING, MovingCodes, train_codes
 from compression.data import load_cifar10, normalize
 from compression.inputs import InputError
-from compression.model import prunable_layers
+from compression.model import prunable_layers, save_checkpoint
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
+from compression.stored import load_stored
 from tests.test_centroids import state_of, tiny
 
 CONFIG = replace(
@@ -118,3 +121,31 @@ def test_other_networks_are_refused(dense, quantized, sets):
         next(train_codes(quantized, torch.nn.Linear(2, 2), *sets, CONFIG))
     with pytest.raises(InputError, match="quantized must hold at least one quantized layer"):
         next(train_codes(QuantizedModel(dense, {}, {}), dense, *sets, CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [([], "centroids "), (["--train-codes"], "codes and ")]
+)
+def test_the_command_trains_what_it_is_asked_to(tiny_network, tmp_path, option, words):
+    start, out = tmp_path / "start.safetensors", tmp_path / "small.safetensors"
+    save_checkpoint(tiny_network, start, {})
+    asked = ["quantize", str(start), str(out), "--bits", "2", "--train-epochs", "1"]
+    asked += ["--source", "sample", *option]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    found = load_stored(out)
+    assert found.steps[-1].startswith(words) and "trained 1 epochs, kept: " in found.steps[-1]
+    nearest = quantize(tiny_network, 2)
+    changed = {
+        name: not torch.equal(layer.indices, nearest.layers[name].indices)
+        for name, layer in found.layers.items()
+    }
+    assert any(changed.values()) == bool(option)
+
+
+def test_the_command_says_that_codes_that_move_keep_no_size(tiny_network, tmp_path):
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(tiny_network, start, {})
+    asked = ["quantize", str(start), str(tmp_path / "small.safetensors")]
+    done = CliRunner().invoke(app, [*asked, "--max-kib", "30", "--train-codes"])
+    assert str(done.exception).startswith("--train-codes must go without --max-kib")

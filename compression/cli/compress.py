@@ -1,12 +1,13 @@
 """`python -m compression prune | quantize`: make a smaller model and write it as a checkpoint."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from compression.centroids import CentroidConfig, train_centroids
+from compression.centroids import CentroidConfig, CentroidEpoch, train_centroids
 from compression.cli.common import (
     DataOption,
     JsonOption,
@@ -16,6 +17,7 @@ from compression.cli.common import (
     progress_bar,
     show,
 )
+from compression.code_training import CODE_TRAINING, CodeEpoch, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.entropy_quantization import fit_entropy
@@ -118,7 +120,10 @@ def quantize_command(
         bool, typer.Option(help="Re-estimate batch norm on training images.")
     ] = False,
     train_epochs: Annotated[int, typer.Option(help="Epochs of centroid training.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the centroid training.")] = 0,
+    train_codes_too: Annotated[
+        bool, typer.Option("--train-codes", help="Weights may change their centroid in those.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
@@ -129,6 +134,11 @@ def quantize_command(
     layers = prunable_layers(before.model)
     if max_kib is not None and (layer or bits is not None):
         raise InputError("Either --max-kib, or --bits and --layer, can be given, got both.")
+    if max_kib is not None and train_codes_too:
+        raise InputError(
+            "--train-codes must go without --max-kib, which it would not keep: shrink "
+            "learns for a size."
+        )
     bits = whole("bits", 8 if bits is None else bits, 1, 8)
     widths: dict[str, Any] = dict.fromkeys(layers, bits) | parse_pairs("layer", layer or [])
     masks = {
@@ -159,16 +169,23 @@ def quantize_command(
         model = recalibrate_batch_norm(quantized.model, train_set.images)
         quantized = dataclasses.replace(quantized, model=model)
     if epochs:
-        config = dataclasses.replace(CentroidConfig(), epochs=epochs, seed=seed)
-        validation_set = load_cifar10("validation", source, data)
+        sets = (train_set, load_cifar10("validation", source, data))
+        results: Iterator[CodeEpoch | CentroidEpoch]
+        if train_codes_too:
+            codes = dataclasses.replace(CODE_TRAINING, epochs=epochs, seed=seed)
+            results = train_codes(quantized, before.model, *sets, codes)
+        else:
+            centroids = CentroidConfig(epochs=epochs, seed=seed)
+            results = train_centroids(quantized, *sets, centroids)
         last = None
         with progress_bar() as bar:
             task = bar.add_task("Training the centroids", total=epochs)
-            for last in train_centroids(quantized, train_set, validation_set, config):
+            for last in results:
                 bar.update(task, completed=last.epoch, description=epoch_line(last))
         assert last is not None
         quantized, best_epoch = last.best, last.best_epoch
-    steps = [*_steps_of(before), *_quantize_steps(label, mended, recalibrate, epochs, best_epoch)]
+    done = _quantize_steps(label, mended, recalibrate, epochs, best_epoch, codes=train_codes_too)
+    steps = [*_steps_of(before), *done]
     extra: dict[str, Any] = {"bits": widths}
     if max_kib is not None:
         weights = {name: entry.weight() for name, entry in quantized.layers.items()}
@@ -177,7 +194,13 @@ def quantize_command(
 
 
 def _quantize_steps(
-    label: str, mended: int, recalibrated: bool, epochs: int, best_epoch: int
+    label: str,
+    mended: int,
+    recalibrated: bool,
+    epochs: int,
+    best_epoch: int,
+    *,
+    codes: bool = False,
 ) -> list[str]:
     """What `quantize` did, in words: label, images that errors were made up for on, and so on."""
     steps = [label]
@@ -187,7 +210,8 @@ def _quantize_steps(
         steps.append("batch norm recalibrated")
     if epochs:
         kept = f"epoch {best_epoch}" if best_epoch else "the start"
-        steps.append(f"centroids trained {epochs} epochs, kept: {kept}")
+        trained = "codes and centroids" if codes else "centroids"
+        steps.append(f"{trained} trained {epochs} epochs, kept: {kept}")
     return steps
 
 
