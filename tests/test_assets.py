@@ -18,6 +18,7 @@ from compression.study_records import WAYS, load_study
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PACKED = sorted(ASSETS.glob("packed/*.safetensors"))
+REPRODUCED = sorted(ASSETS.glob("results/reproduce-*.json"))
 
 
 def test_every_packed_file_has_its_record_and_the_other_way_round():
@@ -39,9 +40,7 @@ def test_a_packed_file_is_what_its_record_says(path):
     assert abs(found.correct - record["bundled_test"]["correct"]) <= 2  # ties, on other processors
 
 
-@pytest.mark.parametrize(
-    "path", sorted(ASSETS.glob("results/reproduce-*.json")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
 def test_half_precision_of_the_vectors_moved_no_accuracy(path):
     """Rows are measured on packed files; the checkpoints' own figures are not."""
     content = json.loads(path.read_text())
@@ -50,6 +49,23 @@ def test_half_precision_of_the_vectors_moved_no_accuracy(path):
         if "/" in cycles[0]:
             own = load_checkpoint(cycles[0]).metadata["test_accuracy"]
             assert abs(accuracy[f"{name}, dense"] - own) <= 0.0002
+
+
+# Points that 4 bits may lose: without any weight trained, and with trained centroids.
+MOST_LOST = {"resnet9": (0.5, 0.2), "resnet9-s": (0.8, 0.3)}
+
+
+@pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
+def test_four_bits_lose_next_to_nothing(path):
+    content = json.loads(path.read_text())
+    config, rows = content["config"], content["rows"]
+    if 4 not in config["bits"]:
+        pytest.skip("a run without 4 bits")
+    right = {row["variant"]: round(row["accuracy"] * row["test_images"]) for row in rows}
+    assert {row["test_images"] for row in rows} == {10_000}
+    dense = f"{config['compress']}, dense"
+    for way, most in zip(("compensated", "trained"), MOST_LOST[config["preset"]], strict=True):
+        assert right[dense] - right[f"{dense}, 4 bits, {way}"] <= 100 * most
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -35,7 +35,8 @@ def build() -> None:
     machines = "; ".join(dict.fromkeys(run.machine for run in runs))
     gr.Markdown(
         f"Recorded by `{about['command']}` on {machines}: {config['preset']}, "
-        f"{config['epochs']} epochs a run, {runs[0].total:,} test images."
+        f"{config['epochs']} epochs a run, {runs[0].total:,} test images. The times hold what else "
+        "the machine did then."
     )
 
 
