@@ -22,6 +22,9 @@ SOURCES = ("dense model", "pruned model")
 ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
 COMPENSATION_IMAGES = 512
 LEARNING = ("the centroids", "the centroids, and which of them a weight takes")
+# Few images make few steps: with smaller ones of fewer images, 2 epochs of the 3,000 of the sample
+# bring 2 bits to 86.5 % of the validation images in place of 83.1.
+FEW_IMAGES: dict[str, Any] = {"batch_size": 64, "muon_lr": 0.005, "sgd_lr": 0.0017}
 TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
 
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -128,7 +131,7 @@ def train(
     sets = (explorer.images("train", session.source), validation)
     if moving:
         dense = explorer.variant(str(session.unquantized)).model
-        codes = dataclasses.replace(compression.CODE_TRAINING, epochs=epochs)
+        codes = dataclasses.replace(compression.CODE_TRAINING, epochs=epochs, **FEW_IMAGES)
         steps = compression.train_codes_by_step(quantized, dense, *sets, codes)
     else:
         centroids = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
