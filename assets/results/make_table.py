@@ -15,8 +15,10 @@ from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, load_fr
 from compression.presets import SHIPPED  # noqa: E402
 from compression.recorded_machine import machine_text  # noqa: E402
 from compression.reproduction_table import markdown  # noqa: E402
+from compression.study_records import load_study, summarize  # noqa: E402
 from compression.ui.front_section import remark  # noqa: E402
-from compression.ui.recorded import read_metadata, shrink_records  # noqa: E402
+from compression.ui.recorded import read_metadata, shrink_records, study_file  # noqa: E402
+from compression.ui.study_section import NAMES, conclusion  # noqa: E402
 
 WAYS = (PRICED, COMPENSATED, OURS, *RIVALS)
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -27,7 +29,7 @@ def table() -> str:
     parts = ["## Results", "", *_checkpoints(), *_packed(), *_fronts()]
     for path in sorted(HERE.glob("reproduce-*.json")):
         parts += ["", markdown(json.loads(path.read_text())).strip()]
-    parts += _fuzzed()
+    parts += [*_study(), *_fuzzed()]
     return "\n".join(parts)
 
 
@@ -98,6 +100,30 @@ def _fronts() -> list[str]:
             lines.append(f"| {goal / 1024:,.0f} KiB | {' | '.join(cells)} | {foretold:.2%} |")
         lines += ["", remark(points, about["dense_correct"])]
     return lines
+
+
+def _study() -> list[str]:
+    path = study_file()
+    if path is None:
+        return []
+    runs, about = load_study(path)
+    summary = summarize(runs)
+    machines = "; ".join(dict.fromkeys(run.machine for run in runs))
+    lines = [
+        "",
+        f"GridMask's worth, by `{about['command']}` on {machines}, on {runs[0].total:,} test "
+        "images (mean and standard deviation):",
+        "",
+        "| Training | Test accuracy | Against plain, same seed | Training time, mean |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in summary:
+        apart = f"{100 * row.difference:+.2f} ± {100 * row.difference_spread:.2f} points"
+        lines.append(
+            f"| {NAMES[row.way]} | {row.mean:.2%} ± {100 * row.spread:.2f} | "
+            f"{'' if row.way == 'plain' else apart} | {row.seconds / 60:.1f} min |"
+        )
+    return [*lines, "", conclusion(summary)]
 
 
 def _fuzzed() -> list[str]:
