@@ -112,7 +112,7 @@ def _study() -> list[str]:
     lines = [
         "",
         f"GridMask's worth, by `{about['command']}` on {machines}, on {runs[0].total:,} test "
-        "images (mean and standard deviation):",
+        "images (mean and standard deviation; times hold what else the machine did then):",
         "",
         "| Training | Test accuracy | Against plain, same seed | Training time, mean |",
         "| --- | --- | --- | --- |",

@@ -5,6 +5,7 @@ dark and light mode. Colours are told apart by colour-blind readers too (Okabe &
 lines of many layers differ by marker as well.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +84,11 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.F
 def study_runs(runs: Sequence["StudyRun"], names: Mapping[str, str]) -> go.Figure:
     """Test accuracy of each run, a column a way (names: way -> its label), and the ways' means."""
     figure = base_figure("", "Test accuracy (%)", height=340)
-    for k, (way, name) in enumerate(names.items()):
+    for k, way in enumerate(names):
         mine = [run for run in runs if run.way == way]
         if not mine:
             continue
+        name = "<br>".join(textwrap.wrap(names[way], 9))  # upright on a phone, too
         figure.add_scatter(
             x=[name] * len(mine),
             y=[100 * run.accuracy for run in mine],

@@ -62,7 +62,7 @@ def conclusion(summary: list[StudySummary]) -> str:
     """
     said = []
     for row in summary[1:]:
-        name = NAMES[row.way]
+        name = f"training {NAMES[row.way]}"
         if abs(row.difference) > row.margin:
             verdict = "better" if row.difference > 0 else "worse"
             said.append(f"{name} is {verdict} than without, by {100 * abs(row.difference):.2f}")
