@@ -28,7 +28,11 @@ from compression.quantization import QuantizedLayer, QuantizedModel, quantized_l
 from compression.recipes import TrainConfig
 from compression.training import EpochResult, StepResult, train_by_step
 
-CODE_TRAINING = TrainConfig(epochs=2, batch_size=256, muon_lr=0.01, sgd_lr=0.003, warmup=0.1)
+# Muon's steps are as long where the gradient is noise as where it is not, and turn codes over: at
+# 0.01 it needed 135,000 images for the 90.6 % of validation that SGD reached with 20,000 (2 bits).
+CODE_TRAINING = TrainConfig(
+    epochs=2, batch_size=128, optimizer="sgd", sgd_lr=0.005, warmup=0.1, label_smoothing=0.0
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,7 @@ from compression.quantization import QuantizedModel, quantize
 from compression.stored import load_stored
 from tests.test_centroids import state_of, tiny
 
-CONFIG = replace(
-    CODE_TRAINING, epochs=4, batch_size=32, muon_lr=0.03, sgd_lr=0.05, precision="float32"
-)
+CONFIG = replace(CODE_TRAINING, epochs=4, batch_size=32, sgd_lr=0.1, precision="float32")
 
 
 @pytest.fixture(scope="module")
