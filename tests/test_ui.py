@@ -2,6 +2,7 @@
 
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -140,6 +141,13 @@ def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
 def test_a_file_is_never_loaded_by_its_key():
     with pytest.raises(InputError, match="must still be in the server's memory"):
         Explorer().variant("sample:/etc/passwd")
+
+
+def test_a_measured_model_does_not_wait_for_another_to_be_measured(explorer):
+    key = explorer.key_of("resnet9-s/baseline", "sample")
+    known = explorer.variant(key)
+    with ThreadPoolExecutor(1) as pool, explorer._measuring:  # as if a large one were measured
+        assert pool.submit(explorer.variant, key).result(timeout=60) is known
 
 
 def test_guard_turns_a_mistake_into_the_pages_message():

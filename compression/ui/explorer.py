@@ -87,6 +87,8 @@ class Explorer:
                 self._made.move_to_end(key)
                 return self._made[key]
         name = self._own_name(key)
+        if key in self._shipped:  # without waiting for another that is being measured
+            return self._shipped[key]
         with self._measuring:  # one at a time; whoever comes second finds it done
             if key not in self._shipped:
                 short = name.removeprefix(f"{DEFAULT_PRESET}/")
