@@ -1,4 +1,4 @@
-"""Training in which weights may change their centroid: what 2 bits need, and 4 need not.
+"""Training in which weights may change their centroid: what few bits rounded plainly need.
 
 Centroid training holds the codes (`centroids.py`). Here every step computes with quantized weights,
 its gradients move full-precision ones behind them (the straight-through estimator, Bengio et al.

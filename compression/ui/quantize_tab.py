@@ -78,8 +78,8 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
             learning = gr.Radio(
                 list(steps.LEARNING), value=steps.LEARNING[0], label="What training may change",
                 info="Deep Compression holds each weight's code, its place in the codebook, and "
-                "trains the values. At 2 bits far more comes back where weights may change code; "
-                "zeros of a pruned model stay zero either way.",
+                "trains the values. Rounded to the nearest at 2 bits, far more comes back where "
+                "weights may change code. Zeros of a pruned model stay zero either way.",
             )  # fmt: skip
             epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
             with gr.Row():
