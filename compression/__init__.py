@@ -21,7 +21,6 @@ _EXPORTS = {
     "setting_table": "allocation_table",
     "fit": "budget_fit",
     "CODE_TRAINING": "code_training",
-    "CodeEpoch": "code_training",
     "train_codes": "code_training",
     "train_codes_by_step": "code_training",
     "CentroidConfig": "centroids",

@@ -9,7 +9,7 @@ centroids on the way.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,17 @@ def train_centroids_by_step(
         resume=resume,
         device=device,
     )
+    yield from with_best(results, quantized, validation_set, with_tied_model)
+
+
+def with_best(
+    results: Iterator[StepResult | EpochResult],
+    quantized: QuantizedModel,
+    validation_set: ImageSet,
+    read: Callable[[QuantizedModel, nn.Module], QuantizedModel],
+) -> Iterator[StepResult | CentroidEpoch]:
+    """Epochs of a run that began at `quantized` with the best quantized model so far, the start
+    among them; read: makes it of the start and the trained network. Steps pass as they are."""
     home = next(quantized.model.parameters()).device
     right = count_correct(quantized.model, validation_set.images, validation_set.labels)
     at_start = right / len(validation_set)
@@ -221,7 +232,7 @@ def train_centroids_by_step(
             continue
         found: dict[str, Any] = dict(vars(result))
         if result.best_accuracy > at_start:
-            best = with_tied_model(quantized, copy.deepcopy(result.best_model).to(home))
+            best = read(quantized, copy.deepcopy(result.best_model).to(home))
         else:
             best = quantized
             found |= {"best_accuracy": at_start, "best_epoch": 0}

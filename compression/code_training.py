@@ -9,38 +9,27 @@ weights stay zero, and the number of centroids stays. Left out: a price of the c
 `entropy_training.py` has.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compression.centroids import CentroidEpoch, with_best
 from compression.compensation import nearest_rule
 from compression.constraints import Constraint
 from compression.data import ImageSet
-from compression.inference import count_correct
 from compression.inputs import InputError
 from compression.model import prunable_layers
 from compression.quantization import QuantizedLayer, QuantizedModel, quantized_layer_of
 from compression.recipes import TrainConfig
-from compression.training import EpochResult, StepResult, train_by_step
+from compression.training import StepResult, train_by_step
 
 # Muon's steps are as long where the gradient is noise as where it is not, and turn codes over: at
 # 0.01 it needed 135,000 images for the 90.6 % of validation that SGD reached with 20,000 (2 bits).
 CODE_TRAINING = TrainConfig(
     epochs=2, batch_size=128, optimizer="sgd", sgd_lr=0.005, warmup=0.1, label_smoothing=0.0
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodeEpoch(EpochResult):
-    """One epoch; `best` is the quantized model after the best epoch so far, which is the start
-    (best_epoch 0) where none was better."""
-
-    best: QuantizedModel = field(repr=False, compare=False)
 
 
 class MovingCodes(Constraint):
@@ -92,7 +81,7 @@ class MovingCodes(Constraint):
         """Put back what `state` gave."""
         for name, layer in self._layers.items():
             layer.latent.copy_(state[f"latent.{name}"])
-            layer.levels = state[f"levels.{name}"].to(layer.levels)
+            layer.set_levels_(state[f"levels.{name}"])
 
 
 class _Moving:
@@ -132,7 +121,13 @@ class _Moving:
         if zero is not None:
             levels[zero] = 0.0
         self.weight.copy_(levels[codes])
-        self.levels = levels.sort().values
+        self.set_levels_(levels)
+
+    def set_levels_(self, levels: Tensor) -> None:
+        """Ascending, with the zero's code where it is now: a mean beside it may change its sign."""
+        self.levels = levels.to(self.levels).sort().values
+        if self._zero_code is not None:
+            self._zero_code = int(torch.searchsorted(self.levels, 0.0))
 
 
 def train_codes(
@@ -145,8 +140,8 @@ def train_codes(
     teacher: nn.Module | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
-) -> Iterator[CodeEpoch]:
-    """Train a copy of `quantized` whose weights may change their centroid, a CodeEpoch an epoch.
+) -> Iterator[CentroidEpoch]:
+    """Train a copy of `quantized` whose weights may change centroid, a CentroidEpoch an epoch.
 
     dense: the network that was quantized, of the same layers. Layers keep their bits, pruned
     weights stay exactly zero, and all that is not quantized is trained as usual. config: by default
@@ -163,7 +158,7 @@ def train_codes(
         resume=resume,
         device=device,
     ):
-        if isinstance(result, CodeEpoch):
+        if isinstance(result, CentroidEpoch):
             yield result
 
 
@@ -177,7 +172,7 @@ def train_codes_by_step(
     teacher: nn.Module | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
-) -> Iterator[StepResult | CodeEpoch]:
+) -> Iterator[StepResult | CentroidEpoch]:
     """`train_codes` that also yields a StepResult after every step."""
     if not quantized.layers:
         raise InputError("quantized must hold at least one quantized layer, got none.")
@@ -191,21 +186,7 @@ def train_codes_by_step(
         resume=resume,
         device=device,
     )
-    home = next(quantized.model.parameters()).device
-    right = count_correct(quantized.model, validation_set.images, validation_set.labels)
-    at_start = right / len(validation_set)
-    for result in results:
-        if isinstance(result, StepResult):
-            yield result
-            continue
-        found: dict[str, Any] = dict(vars(result))
-        if result.best_accuracy > at_start:
-            best = _with_codes_of(quantized, copy.deepcopy(result.best_model).to(home))
-        else:
-            best = quantized
-            found |= {"best_accuracy": at_start, "best_epoch": 0}
-        found["best_model"] = best.model
-        yield CodeEpoch(**found, best=best)
+    yield from with_best(results, quantized, validation_set, _with_codes_of)
 
 
 def _with_codes_of(quantized: QuantizedModel, model: nn.Module) -> QuantizedModel:

@@ -77,6 +77,19 @@ def test_a_step_takes_the_nearest_centroid_and_then_the_mean(dense, quantized):
         assert not weight.flatten()[~kept].any()
 
 
+def test_the_zeros_code_stays_the_zeros_where_a_mean_beside_it_changes_its_sign(dense, quantized):
+    model = copy.deepcopy(quantized.model)
+    codes = MovingCodes(model, quantized, dense)
+    kept, low = quantized.masks["0"], quantized.layers["0"].codebook.min()
+    for value in (0.9 * low, 0.02, 0.03):  # at last all that is kept lies above zero
+        codes.after_backward()
+        with torch.no_grad():
+            model[0].weight.copy_(torch.where(kept, value + 1e-4 * torch.rand(kept.shape), 0))
+        codes.after_step()
+        assert not model[0].weight[~kept].any()
+        assert torch.allclose(model[0].weight[kept], torch.as_tensor(value), atol=1e-3)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_layers_keep_their_bits_and_their_zeros(dense, quantized, sets, precision):
     before = state_of(quantized)

@@ -17,7 +17,7 @@ from compression.cli.common import (
     progress_bar,
     show,
 )
-from compression.code_training import CODE_TRAINING, CodeEpoch, train_codes
+from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.entropy_quantization import fit_entropy
@@ -170,7 +170,7 @@ def quantize_command(
         quantized = dataclasses.replace(quantized, model=model)
     if epochs:
         sets = (train_set, load_cifar10("validation", source, data))
-        results: Iterator[CodeEpoch | CentroidEpoch]
+        results: Iterator[CentroidEpoch]
         if train_codes_too:
             codes = dataclasses.replace(CODE_TRAINING, epochs=epochs, seed=seed)
             results = train_codes(quantized, before.model, *sets, codes)

@@ -22,7 +22,7 @@ SOURCES = ("dense model", "pruned model")
 ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
 COMPENSATION_IMAGES = 512
 LEARNING = ("the centroids", "the centroids, and which of them a weight takes")
-FEW_IMAGES: dict[str, Any] = {"batch_size": 64}  # of the sample, which would make few steps
+BATCH = 64  # training codes: larger ones would make few steps of the sample
 TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
 
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -129,7 +129,7 @@ def train(
     sets = (explorer.images("train", session.source), validation)
     if moving:
         dense = explorer.variant(str(session.unquantized)).model
-        codes = dataclasses.replace(compression.CODE_TRAINING, epochs=epochs, **FEW_IMAGES)
+        codes = dataclasses.replace(compression.CODE_TRAINING, epochs=epochs, batch_size=BATCH)
         steps = compression.train_codes_by_step(quantized, dense, *sets, codes)
     else:
         centroids = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
