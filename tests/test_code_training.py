@@ -80,14 +80,15 @@ def test_a_step_takes_the_nearest_centroid_and_then_the_mean(dense, quantized):
 def test_the_zeros_code_stays_the_zeros_where_a_mean_beside_it_changes_its_sign(dense, quantized):
     model = copy.deepcopy(quantized.model)
     codes = MovingCodes(model, quantized, dense)
-    kept, low = quantized.masks["0"], quantized.layers["0"].codebook.min()
-    for value in (0.9 * low, 0.02, 0.03):  # at last all that is kept lies above zero
+    kept, layer = quantized.masks["0"], codes._layers["0"]
+    for value in (-0.001, 0.03):  # the centroid below zero comes near, and then lies above it
         codes.after_backward()
         with torch.no_grad():
-            model[0].weight.copy_(torch.where(kept, value + 1e-4 * torch.rand(kept.shape), 0))
+            model[0].weight.copy_(torch.where(kept, torch.tensor(value), 0))
         codes.after_step()
-        assert not model[0].weight[~kept].any()
-        assert torch.allclose(model[0].weight[kept], torch.as_tensor(value), atol=1e-3)
+        assert torch.equal(model[0].weight, torch.where(kept, torch.tensor(value), 0))
+        assert layer.levels[layer._zero_code] == 0
+    assert (layer.levels < 0).sum() == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
