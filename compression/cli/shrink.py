@@ -23,7 +23,7 @@ def shrink_command(
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
     epochs: Annotated[int, typer.Option(help="Of learning through the rounding; 0 for none.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Of the convolutions in those.")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(help="Of SGD in those.")] = 0.01,
     first_ratio: Annotated[
         float, typer.Option(help="Size at their start, in sizes of the file.")
     ] = 1.5,
