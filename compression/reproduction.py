@@ -31,6 +31,7 @@ from compression.recipes import FINE_TUNE
 from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
 from compression.reproduction_table import markdown
+from compression.resnet9 import prunable_layers
 from compression.runs import average_checkpoints, train_checkpoint
 from compression.scan_records import load_scan, record_scan, save_scan
 from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
@@ -202,24 +203,25 @@ class Reproduction:
         """At each bit width: as quantized, recalibrated, with rounding errors that make up for each
         other, and from there with trained centroids, and with weights that may change theirs."""
         for bits in self.config.bits:
-            plain = quantize(model, bits, masks)
-            done = [*steps, f"k-means quantized to {bits} bits"]
-            self.row(f"{name}, {bits} bits", done, lambda plain=plain: _parts(plain))
+            widths, said = self._widths(model, bits)
+            plain = quantize(model, widths, masks)
+            done = [*steps, f"k-means quantized to {said}"]
+            self.row(f"{name}, {said}", done, lambda plain=plain: _parts(plain))
             again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
             done = [*done, "batch norm recalibrated"]
-            self.row(f"{name}, {bits} bits, recalibrated", done, lambda q=again: _parts(q))
+            self.row(f"{name}, {said}, recalibrated", done, lambda q=again: _parts(q))
             if count := self.config.compensation_images:
-                again = self._compensated(model, bits, masks)
+                again = self._compensated(model, widths, masks)
                 text = f"rounding errors made up for on {count} images"
                 done = [*done[:-1], text, "batch norm recalibrated"]
-                self.row(f"{name}, {bits} bits, compensated", done, lambda q=again: _parts(q))
+                self.row(f"{name}, {said}, compensated", done, lambda q=again: _parts(q))
             way = "distilled" if self.config.distil else "trained"
             if epochs := self.config.centroid_epochs:
-                label = f"{name}, {bits} bits, trained"
+                label = f"{name}, {said}, trained"
                 text = f"centroids {way} {epochs} epochs, best on validation"
                 self.row(label, [*done, text], lambda q=again, n=label: _parts(self._trained(n, q)))
             if epochs := self.config.code_epochs:
-                label = f"{name}, {bits} bits, codes trained"
+                label = f"{name}, {said}, codes trained"
                 text = f"weights {way} {epochs} epochs, free to change centroid, best on validation"
                 self.row(
                     label,
@@ -227,9 +229,19 @@ class Reproduction:
                     lambda q=again, n=label: _parts(self._recoded(n, q, model)),
                 )
 
-    def _compensated(self, model: nn.Module, bits: int, masks: dict[str, Any]) -> QuantizedModel:
+    def _widths(self, model: nn.Module, bits: int) -> tuple[dict[str, int], str]:
+        """Layer -> bits, and that in words."""
+        names = list(prunable_layers(model))
+        widths, edges = dict.fromkeys(names, bits), self.config.first_last_bits
+        if not edges or edges == bits:
+            return widths, f"{bits} bits"
+        return widths | {names[0]: edges, names[-1]: edges}, f"{bits} bits, first and last {edges}"
+
+    def _compensated(
+        self, model: nn.Module, widths: dict[str, int], masks: dict[str, Any]
+    ) -> QuantizedModel:
         images = self.sets["train"].images[: self.config.compensation_images]
-        found = quantize_compensated(model, bits, images, masks)
+        found = quantize_compensated(model, widths, images, masks)
         return dataclasses.replace(found, model=self._recalibrated(found.model))
 
     def _teacher(self, name: str) -> nn.Module | None:

@@ -18,8 +18,10 @@ class ReproductionConfig:
     compress: which of them goes through the rest. *_images: the first so many of their split.
     max_drop: points that a layer may lose by itself in the scan. Epochs of 0 leave a step out, and
     so do no images for compensation; so does prune = false all that begins with the scan, and the
-    dense model alone is quantized. code_epochs: of weights that may change their centroid. distil:
-    pruned and quantized networks learn the dense one's answers in place of the labels.
+    dense model alone is quantized. first_last_bits: of the first and the last layer, few weights
+    that few bits harm most (Zhou et al. 2016, arXiv 1606.06160, leave both out); 0: the same as of
+    all others. code_epochs: of weights that may change their centroid. distil: pruned and quantized
+    networks learn the dense one's answers in place of the labels.
     """
 
     models: dict[str, list[str]] = field(
@@ -42,6 +44,7 @@ class ReproductionConfig:
     compensation_images: int = 512
     fine_tune_epochs: int = 5
     bits: tuple[int, ...] = (8, 4, 2)
+    first_last_bits: int = 0
     centroid_epochs: int = 2
     code_epochs: int = 0
     distil: bool = False
@@ -70,6 +73,7 @@ class ReproductionConfig:
             if not isinstance(values, list | tuple) or not values:
                 raise InputError(f"{name} must be a list of numbers, got {shown(values)}.")
             object.__setattr__(self, name, tuple(map(fits, values)))
+        whole("first_last_bits", self.first_last_bits, 0, 8)
         real("max_drop", self.max_drop, 0, 100, "points")
         whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)

@@ -47,3 +47,21 @@ def test_codes_change_only_where_they_may(explorer, at_two_bits, learning, chang
 def test_what_may_change_is_one_of_two(explorer, at_two_bits):
     with pytest.raises(InputError, match="what training may change must be one of the centroids, "):
         next(train(explorer, at_two_bits, 1, "all"))
+
+
+@pytest.mark.parametrize(
+    ("bits", "cell", "spare", "label"),
+    [(2, "", False, "2 bits"), (2, "", True, "2 bits, first and last 8"), (8, "", True, "8 bits"),
+     (2, "3", True, "mixed bits")],
+)  # fmt: skip
+def test_sparing_the_first_and_the_last_layer_is_in_the_name(explorer, bits, cell, spare, label):
+    start = Session(explorer.key_of("resnet9-s/baseline", "sample"))
+    rows = [["conv1", ""], ["conv2", cell], ["linear", ""]]
+    said = list(quantize_layers(explorer, start, SOURCES[0], bits, rows, ROUNDINGS[0], spare))
+    session, status, *_ = said[-1]
+    found = explorer.variant(str(session.quantized))
+    assert found.name == f"baseline · {label}"
+    assert {len(found.layers[name].codebook) for name in ("conv1", "linear")} == {
+        256 if spare or bits == 8 else 4
+    }
+    assert ("spare the first and the last layer" in status) == (label == "2 bits")

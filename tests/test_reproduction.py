@@ -14,8 +14,10 @@ from compression.recipes import RECIPES
 from compression.reproduction import Reproduction
 from compression.reproduction_config import ReproductionConfig, load_config
 from compression.reproduction_table import markdown
+from compression.stored import load_stored
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "reproduce"
+TWO_BITS = ("two-bits", "two-bits-mixed", "resnet9-two-bits-mixed")
 TINY = {
     "distil": True,
     "models": {"gridmask": ["resnet9-s/gridmask"]},
@@ -59,6 +61,17 @@ def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):
         "gridmask, dense", "gridmask, dense, 4 bits", "gridmask, dense, 4 bits, recalibrated",
         "gridmask, dense, 4 bits, compensated",
     ]  # fmt: skip
+
+
+def test_the_first_and_the_last_layer_are_spared(tmp_path):
+    asked = {"prune": False, "bits": [2, 8], "first_last_bits": 8, "centroid_epochs": 0}
+    rows = Reproduction(ReproductionConfig(**TINY | asked), tmp_path).run()
+    spared, at_eight = rows[3], rows[6]
+    assert spared["variant"] == "gridmask, dense, 2 bits, first and last 8, compensated"
+    assert at_eight["variant"] == "gridmask, dense, 8 bits, compensated"
+    layers = load_stored(tmp_path / spared["file"]).parts.layers
+    found = {name: len(layer.codebook) for name, layer in layers.items()}
+    assert found.pop("conv1") == found.pop("linear") == 256 and set(found.values()) == {4}
 
 
 def test_models_are_trained_cycle_by_cycle_and_the_better_one_is_kept(tmp_path, monkeypatch):
@@ -126,7 +139,7 @@ def test_a_config_that_does_not_fit_is_said(tmp_path, text, match):
         load_config(path)
 
 
-@pytest.mark.parametrize("name", ["full", "quick", "shipped", "resnet9", "two-bits"])
+@pytest.mark.parametrize("name", ["full", "quick", "shipped", "resnet9", *TWO_BITS])
 def test_the_configs_in_assets_are_sound(name):
     config = load_config(ASSETS / f"{name}.toml")
     assert config.compress in config.models

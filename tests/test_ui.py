@@ -112,6 +112,8 @@ def test_bits_come_from_the_common_width_and_the_table():
         quantize_steps.read_bits(4, [["conv1", "few"]])
     with pytest.raises(InputError, match="bits must be one of 8, 4, 2, got 3"):
         quantize_steps.read_bits(3, [["conv1", ""]])
+    spared = quantize_steps.read_bits(2, [["conv1", ""], ["conv2", ""], ["linear", "6"]], True)
+    assert spared == {"conv1": 8, "conv2": 2, "linear": 6}  # what the table says goes first
 
 
 def test_session_moves_on_without_changing_the_one_before():

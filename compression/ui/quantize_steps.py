@@ -23,6 +23,7 @@ ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
 COMPENSATION_IMAGES = 512
 LEARNING = ("the centroids", "the centroids, and which of them a weight takes")
 BATCH = 64  # training codes: larger ones would make few steps of the sample
+EDGE_BITS = 8  # of the first and the last layer, where they are spared
 TRAINING_DROP = 0.005  # the course report trains the centroids where more than this is lost
 
 Answer = tuple[Any, Any, Any, Any, Any]
@@ -34,20 +35,22 @@ def empty_overrides(explorer: Explorer, session: Session) -> list[list[Any]]:
     return [[name, ""] for name in layers]
 
 
-def read_bits(bits: object, rows: object) -> dict[str, int]:
-    """Layer -> bits: the common width, and the table's where a cell holds a number."""
+def read_bits(bits: object, rows: object, spare: object = False) -> dict[str, int]:
+    """Layer -> bits: the table's where a cell holds a number, else the common width, or where
+    `spare` is set EDGE_BITS for the first and the last row."""
     common = choice("bits", bits, BITS)
     if isinstance(rows, dict):  # as Gradio's clients send a table
         rows = rows.get("data")
     if not isinstance(rows, list) or not rows or not all(isinstance(r, list) for r in rows):
         raise InputError(f"The table must have a row for each layer, got {shown(rows)}.")
     widths = {}
-    for row in rows:
+    for place, row in enumerate(rows):
         if len(row) != len(HEADERS):
             raise InputError(f"A row must be layer and bits, got {shown(row)}.")
         cell = row[1]
         blank = cell is None or cell == "" or cell != cell
-        widths[str(row[0])] = common if blank else _width(str(row[0]), cell)
+        usual = EDGE_BITS if spare and place in (0, len(rows) - 1) else common
+        widths[str(row[0])] = usual if blank else _width(str(row[0]), cell)
     return widths
 
 
@@ -60,17 +63,23 @@ def _width(layer: str, cell: object) -> int:
 
 
 def quantize_layers(
-    explorer: Explorer, session: Session, source: str, bits: int, rows: object, rounding: str
+    explorer: Explorer,
+    session: Session,
+    source: str,
+    bits: int,
+    rows: object,
+    rounding: str,
+    spare: bool = False,
 ) -> Iterator[Answer]:
     """Quantize and measure; yields session, status, cards, curve, and the training button."""
     before = source_variant(explorer, session, source)
-    widths = read_bits(bits, rows)
+    widths = read_bits(bits, rows, spare)
     compensated = choice("rounding", rounding, ROUNDINGS) == ROUNDINGS[1]
     text = "Finding each layer's best codebook and measuring on the test images ..."
     if compensated:
         text = f"Rounding layer after layer, by what {COMPENSATION_IMAGES} training images show ..."
     yield gr.skip(), html.status(text, 0.3), gr.skip(), NO_CURVE, gr.skip()
-    label = f"{bits} bits" if set(widths.values()) == {bits} else "mixed bits"
+    label = _widths_text(bits, widths)
     steps = (*before.steps, f"k-means quantized to {label}")
     if compensated:
         images = explorer.images("train", session.source).images[:COMPENSATION_IMAGES]
@@ -89,15 +98,24 @@ def quantize_layers(
     session = session.with_quantized(explorer.put(variant), before=source_key(session, source))
     drop = before.evaluation.accuracy - variant.evaluation.accuracy
     text = f"Quantized: {html.points(-drop)} against {before.name}. "
-    text += (
-        "That is more than 0.5 points lost: "
-        + ("" if compensated else "let errors make up for each other, recalibrate, or ")
-        + "train the centroids to win it back."
-        if drop > TRAINING_DROP
-        else "Less than 0.5 points lost, so there is no need to train the centroids."
-    )
+    if drop > TRAINING_DROP:
+        ways = [] if spare or bits == EDGE_BITS else ["spare the first and the last layer"]
+        ways += [] if compensated else ["let errors make up for each other", "recalibrate"]
+        ways = ", ".join(ways) + ", or " if ways else ""
+        text += f"That is more than 0.5 points lost: {ways}train the centroids to win it back."
+    else:
+        text += "Less than 0.5 points lost, so there is no need to train the centroids."
     offered = gr.update(interactive=drop > TRAINING_DROP)
     yield session, html.status(text), result(explorer, session), NO_CURVE, offered
+
+
+def _widths_text(bits: int, widths: dict[str, int]) -> str:
+    """`4 bits`, the same with the first and the last layer spared, or `mixed bits`."""
+    blank = [[layer, ""] for layer in widths]
+    if widths == read_bits(bits, blank):
+        return f"{bits} bits"
+    spared = widths == read_bits(bits, blank, True)
+    return f"{bits} bits, first and last {EDGE_BITS}" if spared else "mixed bits"
 
 
 def source_variant(explorer: Explorer, session: Session, source: str) -> "Variant":

@@ -47,6 +47,10 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
                 list(steps.SOURCES), value=steps.SOURCES[0], label="Model to quantize"
             )
             bits = gr.Radio(list(steps.BITS), value=4, label="Bit width (bits for each weight)")
+            spare = gr.Checkbox(
+                label=f"{steps.EDGE_BITS} bits for the first and the last layer",
+                info="They hold few weights, some KiB of the file, and few bits harm them most.",
+            )
             with gr.Accordion("Another width for some layers", open=False):
                 overrides = gr.Dataframe(
                     [[name, ""] for name in names],
@@ -55,7 +59,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
                     type="array",
                     interactive=True,
                     static_columns=[0],
-                    label="1 to 8 bits; empty means the common width",
+                    label="1 to 8 bits; empty means as above",
                     elem_id="quantize-table",
                     buttons=[],
                 )
@@ -108,8 +112,9 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
     runs: list[Any] = [
         press.click(
-            bound(steps.quantize_layers, explorer), [session, source, bits, overrides, rounding],
-            outputs, api_name="quantize", **work,
+            bound(steps.quantize_layers, explorer),
+            [session, source, bits, overrides, rounding, spare], outputs,
+            api_name="quantize", **work,
         ),
         fit.click(
             bound(size_fit.quantize_for_size, explorer), [session, source, budget], outputs,
