@@ -70,6 +70,7 @@ class Reproduction:
                     f"{folder} must hold a run of the same config, got another one: choose an "
                     "empty folder."
                 )
+        self._started = time.perf_counter() - self.content.get("seconds", 0.0)
         self.sets = _sets(config, data)
 
     def run(self) -> list[dict[str, Any]]:
@@ -284,6 +285,7 @@ class Reproduction:
         return result
 
     def _write(self) -> None:
+        self.content["seconds"] = round(time.perf_counter() - self._started, 1)  # of all goes
         write_json(self._results, self.content)
         (self.folder / "results.md").write_text(markdown(self.content))
 

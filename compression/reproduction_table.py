@@ -19,8 +19,10 @@ REPORT: dict[str, tuple[float, float | None, str]] = {
 def markdown(content: dict[str, Any]) -> str:
     """The rows as a Markdown table, beside the course report's numbers where it has them."""
     config = content["config"]
+    lasted = f", in {content['seconds'] / 60:.1f} minutes" if "seconds" in content else ""
     lines = [
-        f"By `{content['command']}`, on {machine_text(content['machine'])}: {config['preset']}, "
+        f"By `{content['command']}`, on {machine_text(content['machine'])}{lasted}: "
+        f"{config['preset']}, "
         f"{config['train_images']:,} training images, epochs of fine-tuning "
         f"{config['fine_tune_epochs']}, of centroids {config['centroid_epochs']}"
         f"{', by distillation' if config['distil'] else ''}.",

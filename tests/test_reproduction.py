@@ -47,11 +47,15 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
     assert "74.44%" in told and "29.03 MiB" in told  # the course report's own
     assert (tmp_path / "run" / "results.md").read_text() == told
 
+    lasted = content["seconds"]
+    assert lasted > sum(row["seconds"] for row in rows) > 0
+
     content["rows"] = rows[:5]  # as if it had been killed after five rows
     (tmp_path / "run" / "results.json").write_text(json.dumps(content))
     again = Reproduction(config, tmp_path / "run").run()
     assert [row["variant"] for row in again] == names
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["seconds"] > lasted
 
 
 def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):
