@@ -55,6 +55,15 @@ def test_half_precision_of_the_vectors_moved_no_accuracy(path):
 MOST_LOST = {"resnet9": (0.5, 0.2), "resnet9-s": (0.8, 0.3)}
 
 
+@pytest.mark.parametrize("name", ["two-bits-mixed", "resnet9-two-bits-mixed"])
+def test_two_bits_between_spared_layers_lose_less_than_a_point(name):
+    content = json.loads((ASSETS / "results" / f"reproduce-{name}.json").read_text())
+    found = {row["variant"].partition(", ")[2]: row for row in content["rows"]}
+    row = found["dense, 2 bits, first and last 8, compensated"]
+    assert row["test_images"] == 10_000 and row["packed_bytes"] * 16 < row["dense_bytes"]
+    assert found["dense"]["accuracy"] - row["accuracy"] < 0.01
+
+
 @pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
 def test_four_bits_lose_next_to_nothing(path):
     content = json.loads(path.read_text())
