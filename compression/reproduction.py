@@ -204,7 +204,7 @@ class Reproduction:
         """At each bit width: as quantized, recalibrated, with rounding errors that make up for each
         other, and from there with trained centroids, and with weights that may change theirs."""
         for bits in self.config.bits:
-            widths, said = self._widths(model, bits)
+            widths, said = self.config.widths(list(prunable_layers(model)), bits)
             plain = quantize(model, widths, masks)
             done = [*steps, f"k-means quantized to {said}"]
             self.row(f"{name}, {said}", done, lambda plain=plain: _parts(plain))
@@ -229,14 +229,6 @@ class Reproduction:
                     [*done, text],
                     lambda q=again, n=label: _parts(self._recoded(n, q, model)),
                 )
-
-    def _widths(self, model: nn.Module, bits: int) -> tuple[dict[str, int], str]:
-        """Layer -> bits, and that in words."""
-        names = list(prunable_layers(model))
-        widths, edges = dict.fromkeys(names, bits), self.config.first_last_bits
-        if not edges or edges == bits:
-            return widths, f"{bits} bits"
-        return widths | {names[0]: edges, names[-1]: edges}, f"{bits} bits, first and last {edges}"
 
     def _compensated(
         self, model: nn.Module, widths: dict[str, int], masks: dict[str, Any]

@@ -81,6 +81,13 @@ class ReproductionConfig:
         choice("distil", self.distil, (True, False))
         choice("prune", self.prune, (True, False))
 
+    def widths(self, layers: list[str], bits: int) -> tuple[dict[str, int], str]:
+        """Layer -> bits where `bits` are the width, and that in words."""
+        every, edges = dict.fromkeys(layers, bits), self.first_last_bits
+        if not edges or edges == bits:
+            return every, f"{bits} bits"
+        return every | {layers[0]: edges, layers[-1]: edges}, f"{bits} bits, first and last {edges}"
+
 
 def load_config(path: Path) -> ReproductionConfig:
     """Read a TOML file; InputError for one that is missing, is no TOML, or has other fields."""
