@@ -7,16 +7,18 @@ its sensitivity, is measured: the KL divergence of the answers that a squared er
 makes. No weight is trained, no label is read. Left out: how layers act on one another.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from compression.compensation import compensated_layers
+from compression.compensation import Coding, compensated_layers
 from compression.data import normalize
-from compression.entropy_codebook import Rule, entropy_codebook
+from compression.entropy_codebook import Rule, cheapest_rule, entropy_codebook
 from compression.inference import check_images, device_of
 from compression.inputs import InputError, real
 from compression.packing import pack
@@ -28,6 +30,9 @@ from compression.scan_steps import Network, State, folded_scales, steps_of
 LEVEL_BITS = 48  # a level in the file, about: its value, and its count in the coder's table
 _WORTH_IMAGES = 256
 _WORTH_BATCH = 64
+# Worth measured one layer at a time is too unequal: with it as it is, answers are farther off by a
+# half at the same size.
+WORTH_POWER = 0.75
 _PROBE = 0.05  # of a layer's squared weights: the noise by which its worth is measured
 _LEAST_WORTH, _MOST_WORTH = 1e-12, 1e12
 CHEAPEST, DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, nothing but zeros
@@ -62,18 +67,20 @@ def quantize_entropy(
 
     images: (N, 32, 32, 3) uint8 training images; some hundred do. masks: layer -> bool, True where
     the weight is kept, of a pruned model; kept weights may become zero as well, and the result's
-    masks are those of all its zeros. worth: of `layer_worth`, by default measured on the first
-    images. compensate: whether errors make up for each other; the only step that takes long, 5 s of
-    two cores for 512 images and `resnet9-s`. Raises InputError as `quantize_compensated` does.
+    masks are those of all its zeros. worth: layer -> nats for a squared error of 1, by default
+    `tempered_worth`. compensate: whether errors make up for each other; the only step that takes
+    long, 10 s of two cores for 512 images and `resnet9-s`. Raises InputError as
+    `quantize_compensated` does.
     """
     price = real("price", price, CHEAPEST, DEAREST, "nats for a bit")
     _checked(model, images, masks)
     if worth is None:
-        worth = layer_worth(model, images[:_WORTH_IMAGES])
-    starts = _starts(model, price, worth, masks)
+        worth = tempered_worth(model, images)
+    codings = _codings(model, price, worth, masks)
     if not compensate:
-        return _rounded(model, {name: layer for name, (layer, _) in starts.items()})
-    return _rounded(model, compensated_layers(model, starts, images, masks))
+        return _rounded(model, {name: each.layer for name, each in codings.items()})
+    layers = compensated_layers(model, codings, images, masks)
+    return _rounded(model, {n: replace(x, bits=_bits(x.codebook)) for n, x in layers.items()})
 
 
 def fit_entropy(
@@ -108,7 +115,7 @@ def fit_entropy_by_trial(
     compensation first, which is quick, then with few images. Errors as there."""
     budget = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     _checked(model, images, masks)
-    worth = layer_worth(model, images[:_WORTH_IMAGES])
+    worth = tempered_worth(model, images)
 
     def tried(price: float, count: int) -> tuple[QuantizedModel, int]:
         found = quantize_entropy(
@@ -158,7 +165,8 @@ def price_for(
     low, high = math.log10(CHEAPEST), math.log10(DEAREST)
     for _ in range(10):
         middle = (low + high) / 2
-        layers = {n: layer for n, (layer, _) in _starts(model, 10**middle, worth, masks).items()}
+        codings = _codings(model, 10**middle, worth, masks)
+        layers = {name: each.layer for name, each in codings.items()}
         size = len(pack(_rounded(model, layers)))
         low, high = (low, middle) if size <= max_bytes else (middle, high)
     return CHEAPEST if low == math.log10(CHEAPEST) else 10**high
@@ -205,18 +213,39 @@ def layer_worth(model: nn.Module, images: Tensor) -> dict[str, float]:
     }
 
 
-def _starts(
+def tempered_worth(
+    model: nn.Module, images: Tensor, power: float = WORTH_POWER
+) -> dict[str, float]:
+    """Layer -> worth between that of `layer_worth` on the first images (power 1) and that by which
+    all layers have the same relative error (power 0): layers that make up for errors, or learn, can
+    do with less than they seem worth. images: (N, 32, 32, 3) uint8."""
+    return tempered(layer_worth(model, images[:_WORTH_IMAGES]), model, power)
+
+
+def tempered(worth: Mapping[str, float], model: nn.Module, power: float) -> dict[str, float]:
+    """`tempered_worth` of a worth that was measured."""
+    squares = {n: m.weight.detach().square().mean() for n, m in prunable_layers(model).items()}
+    return {
+        name: worth[name] ** power / max(float(squares[name]), 1e-12) ** (1 - power)
+        for name in worth
+    }
+
+
+def _codings(
     model: nn.Module,
     price: float,
     worth: Mapping[str, float],
     masks: Mapping[str, Tensor] | None,
-) -> dict[str, tuple[QuantizedLayer, Rule]]:
-    """Layer -> codebook and codes, each weight by itself, and the rule that gave them."""
-    starts = {}
+) -> dict[str, Coding]:
+    """Layer -> how its weights get codes at the price, beginning with each weight by itself."""
+    codings = {}
     for name, module in prunable_layers(model).items():
         each = real(f"worth of {name}", worth.get(name), _LEAST_WORTH, _MOST_WORTH)
-        starts[name] = _layer(name, module.weight.detach(), price / each, (masks or {}).get(name))
-    return starts
+        mask = (masks or {}).get(name)
+        renew = functools.partial(_layer, name, price / each, mask)
+        rule = functools.partial(_rule, price / each)
+        codings[name] = Coding(renew(module.weight.detach()), rule, renew)
+    return codings
 
 
 def _rounded(model: nn.Module, layers: dict[str, QuantizedLayer]) -> QuantizedModel:
@@ -225,10 +254,9 @@ def _rounded(model: nn.Module, layers: dict[str, QuantizedLayer]) -> QuantizedMo
     return with_layers(QuantizedModel(model, layers, zeros), layers)
 
 
-def _layer(
-    name: str, weight: Tensor, price: float, mask: Tensor | None
-) -> tuple[QuantizedLayer, Rule]:
-    """The codebook with the codes that its rule gives, each weight by itself."""
+def _layer(name: str, price: float, mask: Tensor | None, weight: Tensor) -> QuantizedLayer:
+    """The codebook for a weight at a price in its squared units, with the codes that its rule
+    gives, each weight by itself."""
     flat = weight.flatten()
     kept = None if mask is None else mask.flatten().to(flat.device)
     values = flat if kept is None else flat[kept]
@@ -237,10 +265,20 @@ def _layer(
     codes = book.rule.to(flat.device)(flat)
     if kept is not None:
         codes = codes.masked_fill(~kept, book.zero_code)
-    bits = max(1, (len(book.levels) - 1).bit_length())
     indices = codes.to(torch.uint8).view(weight.shape)
     levels = book.levels.to(weight.device)
-    return QuantizedLayer(name, bits, levels, indices, book.zero_code), book.rule
+    return QuantizedLayer(name, _bits(levels), levels, indices, book.zero_code)
+
+
+def _bits(levels: Tensor) -> int:
+    return max(1, (len(levels) - 1).bit_length())
+
+
+def _rule(price: float, layer: QuantizedLayer) -> Rule:
+    """Least squared error + price * bits, a code's bits those of its present share."""
+    counts = torch.bincount(layer.indices.flatten().long().cpu(), minlength=len(layer.codebook))
+    lengths = math.log2(layer.indices.numel()) - counts.double().clamp(min=0.5).log2()
+    return cheapest_rule(layer.codebook, price * lengths)
 
 
 def _checked(model: nn.Module, images: Tensor, masks: Mapping[str, Tensor] | None) -> None:

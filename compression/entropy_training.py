@@ -15,16 +15,21 @@ import torch
 from torch import nn
 
 from compression.data import ImageSet
-from compression.entropy_quantization import DEAREST, layer_worth, price_for, quantize_entropy
+from compression.entropy_quantization import (
+    DEAREST,
+    WORTH_POWER,
+    price_for,
+    quantize_entropy,
+    tempered_worth,
+)
 from compression.entropy_rounding import EntropyRounding, code_bits
 from compression.inputs import InputError, real
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.recipes import TrainConfig
-from compression.resnet9 import ResNet9, prunable_layers
+from compression.resnet9 import ResNet9
 from compression.training import EpochResult, train
 
-_WORTH_IMAGES = 256
 _SHRINKING = 0.5  # of the steps: as long does the budget shrink
 # Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather
 # where their codes change, so that cutting off a last percent after training costs a point.
@@ -51,7 +56,7 @@ def train_entropy(
     config: TrainConfig,
     *,
     first_ratio: float = 1.5,
-    worth_power: float = 0.75,
+    worth_power: float = WORTH_POWER,
     overhead: int = 0,
     teacher: nn.Module | None = None,
     resume: str | Path | None = None,
@@ -60,15 +65,14 @@ def train_entropy(
 
     max_bytes: of the packed file, which the last epoch's keeps (with `overhead` bytes for its name
     and steps); first_ratio: size at the first step in sizes of that, coming down over half of the
-    steps; worth_power: 1 takes the layers' worth as measured on the dense network, 0 gives all the
-    same relative error: layers that learn can do with less than they seem worth. Batch norm's
-    running statistics lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises
-    InputError where `train` does, and for a size that is out of reach.
+    steps; worth_power: as in `tempered_worth`. Batch norm's running statistics lag behind the
+    rounding: recalibrate. teacher, resume: as in `train`. Raises InputError where `train` does, and
+    for a size that is out of reach.
     """
     wanted = real("max_bytes", max_bytes, 1, 2**40, "bytes") - overhead
     first_ratio = real("first_ratio", first_ratio, 1, 1000)
-    images = train_set.images[:_WORTH_IMAGES]
-    worth = _tempered(layer_worth(model, images), model, real("worth_power", worth_power, 0, 1))
+    images = train_set.images
+    worth = tempered_worth(model, images, real("worth_power", worth_power, 0, 1))
     price = price_for(model, wanted * first_ratio, worth)
     start = quantize_entropy(model, price, images, worth=worth, compensate=False)
     at_first = _code_bytes(start.layers)
@@ -104,15 +108,6 @@ def train_entropy(
         found: dict[str, Any] = vars(result)
         size = len(pack(quantized)) + overhead
         yield RoundedEpoch(**found, quantized=quantized, packed_bytes=size, price=bound[0].price)
-
-
-def _tempered(worth: Mapping[str, float], model: nn.Module, power: float) -> dict[str, float]:
-    """Between the worth as measured and that of the same relative error in all layers."""
-    squares = {n: m.weight.detach().square().mean() for n, m in prunable_layers(model).items()}
-    return {
-        name: worth[name] ** power / max(float(squares[name]), 1e-12) ** (1 - power)
-        for name in worth
-    }
 
 
 def _code_bytes(layers: Mapping[str, QuantizedLayer]) -> float:

@@ -87,6 +87,9 @@ def test_gradients_equal_autograd_through_the_codebook(
         layer, weight = quantized.layers[name], prunable_layers(model)[name].weight
         if kind == "mean":
             expected = expected / torch.bincount(layer.indices.flatten().long())
+            # Single weights are moved at 0.01, centroids of many at the learning rate.
+            each = weight.numel() / len(layer.codebook)
+            expected = expected * min(1.0, 0.01 * each / 0.5)
         if layer.zero_code is not None:
             assert expected[layer.zero_code] != 0  # it would move if it were let
             expected[layer.zero_code] = 0.0

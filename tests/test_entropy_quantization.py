@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import (
@@ -11,6 +12,7 @@ from compression.entropy_quantization import (
     fit_entropy_by_trial,
     layer_worth,
     quantize_entropy,
+    tempered,
 )
 from compression.inference import count_correct
 from compression.inputs import InputError
@@ -105,6 +107,15 @@ def test_worth_does_not_hang_on_whether_weights_were_rounded(baseline, images, w
     rounded = quantize(baseline, 5).model
     for name, again in layer_worth(rounded, images).items():
         assert 0.5 < again / worth[name] < 2
+
+
+def test_layers_that_seem_worth_much_are_tempered():
+    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
+    model[0].weight.data, model[1].weight.data = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.1]])
+    worth = {"0": 4.0, "1": 900.0}
+    assert tempered(worth, model, 1) == pytest.approx(worth)
+    assert tempered(worth, model, 0) == pytest.approx({"0": 4, "1": 100})  # 1 / mean square
+    assert tempered(worth, model, 0.5) == pytest.approx({"0": 4, "1": 300})  # in between
 
 
 def test_dearer_bits_make_smaller_files(baseline, images, worth):

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from compression.data import load_cifar10
 from compression.entropy_rounding import EntropyRounding
-from compression.entropy_training import _squeeze, _tempered, train_entropy
+from compression.entropy_training import _squeeze, train_entropy
 from compression.inputs import InputError
 from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed, pack, save_packed
@@ -17,15 +16,6 @@ from compression.quantization import QuantizedLayer
 from compression.recipes import TrainConfig
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, muon_lr=0.005, sgd_lr=0.002, precision="float32")
-
-
-def test_layers_that_seem_worth_much_are_tempered():
-    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
-    model[0].weight.data, model[1].weight.data = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.1]])
-    worth = {"0": 4.0, "1": 900.0}
-    assert _tempered(worth, model, 1) == pytest.approx(worth)
-    assert _tempered(worth, model, 0) == pytest.approx({"0": 4, "1": 100})  # 1 / mean square
-    assert _tempered(worth, model, 0.5) == pytest.approx({"0": 4, "1": 300})  # in between
 
 
 @pytest.fixture(scope="module")
