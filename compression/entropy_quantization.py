@@ -39,7 +39,7 @@ CHEAPEST, DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, 
 _SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
 _SEARCH_ROUNDS = 4
 _SEARCHED = 0.03  # of the budget: near enough with few images
-_SLOPE = -0.42  # bytes go about as this power of the price
+_SLOPE = -0.55  # bytes go about as this power of the price, -0.4 to -0.75
 _ROUNDS = 10
 _USED = 0.99  # of the budget: near enough
 

@@ -64,6 +64,16 @@ def test_two_bits_between_spared_layers_lose_less_than_a_point(name):
     assert found["dense"]["accuracy"] - row["accuracy"] < 0.01
 
 
+@pytest.mark.parametrize("name", ["two-bits", "resnet9"])
+def test_two_bits_in_every_layer_lose_less_than_two_points(name):
+    content = json.loads((ASSETS / "results" / f"reproduce-{name}.json").read_text())
+    found = {row["variant"].partition(", ")[2]: row for row in content["rows"]}
+    for way in ("compensated", "trained"):
+        row = found[f"dense, 2 bits, {way}"]
+        assert row["test_images"] == 10_000 and row["packed_bytes"] * 16 < row["dense_bytes"]
+        assert found["dense"]["accuracy"] - row["accuracy"] < 0.02
+
+
 @pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
 def test_four_bits_lose_next_to_nothing(path):
     content = json.loads(path.read_text())

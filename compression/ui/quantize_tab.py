@@ -21,7 +21,7 @@ LEAD = (
 SIZE_LEAD = (
     "No bits to choose: a weight takes the value whose error and whose code in the file together "
     "cost least, at one price of a bit for the whole network. Zeros come out by themselves. Then "
-    "errors make up for each other and batch norm is recalibrated. Half a minute for resnet9-s."
+    "errors make up for each other and batch norm is recalibrated. About a minute for resnet9-s."
 )
 KINDS_LEAD = (
     "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
