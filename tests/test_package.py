@@ -20,8 +20,8 @@ ORDER = (
     "inputs files presets hardware recorded_machine data download gridmask augmentation resnet9 "
     "checkpoint model inference masks constraints recipes optimizer resume training_ training "
     "latency evaluation recalibration runs study_ augmentation_study scan_ sensitivity "
-    "scan_records pruning kmeans_ kmeans entropy_codebook quantization compensation centroids "
-    "code_training allocation_ allocation rival_allocations sizes packing_ packing "
+    "scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels compensation "
+    "centroids code_training allocation_ allocation rival_allocations sizes packing_ packing "
     "entropy_quantization entropy_rounding entropy_training stored budget_fit front_ fronts "
     "report shrink reproduction_ reproduction cli __main__ ui"
 ).split()
