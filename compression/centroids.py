@@ -6,8 +6,7 @@ course report's choice too): clusters hold from tens to hundreds of thousands of
 the sum no one learning rate suits all, while the mean moves each centroid as fast as its weights
 would go by themselves. Where a layer has few weights for each centroid they move nearly as single
 weights do, whose steps must be smaller: those of such a layer are. The zero of pruned weights never
-moves. Left out: assigning weights to other
-centroids on the way.
+moves. Left out: assigning weights to other centroids on the way.
 """
 
 import copy
@@ -39,10 +38,10 @@ class CentroidConfig:
     """One recipe of centroid training.
 
     learning_rate: of the centroids, per step of a mean loss, with `mean` at most a hundredth times
-    the weights that a layer has for each centroid; gradient: `mean` or `sum` of the
-    cluster's, where `sum` wants a learning rate smaller by about the size of a cluster;
-    vector_learning_rate: of biases and batch-norm scales and shifts; 0 holds them fixed, while
-    running statistics follow in any case. Weights that are not quantized are held fixed.
+    the weights that a layer has for each centroid; gradient: `mean` or `sum` of the cluster's,
+    where `sum` wants a learning rate smaller by about the size of a cluster; vector_learning_rate:
+    of biases and batch-norm scales and shifts; 0 holds them fixed, while running statistics follow
+    in any case. Weights that are not quantized are held fixed.
     """
 
     epochs: int = 2

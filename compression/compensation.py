@@ -113,7 +113,7 @@ def compensated_layer(
     inputs; False in `mask` stays the zero code."""
     elimination = Elimination(moments.own)
     rows = weight.float().flatten(1)  # (out, d)
-    wanted = rows + _DRIFT * elimination.solved(rows @ moments.drift.float())
+    wanted = rows + _DRIFT * elimination.solved(rows @ moments.drift)
     layer = coding.layer
     for turn in range(_TURNS):
         layer, rounded = elimination.coded(layer, wanted, mask, coding.rule(layer))

@@ -30,8 +30,8 @@ from compression.scan_steps import Network, State, folded_scales, steps_of
 LEVEL_BITS = 48  # a level in the file, about: its value, and its count in the coder's table
 _WORTH_IMAGES = 256
 _WORTH_BATCH = 64
-# Worth measured one layer at a time is too unequal: with it as it is, answers are farther off by a
-# half at the same size.
+# Worth measured one layer at a time is too unequal: with it as it is (1), answers at the same size
+# are farther off by a quarter (KL divergence, resnet9-s in 219 kB).
 WORTH_POWER = 0.75
 _PROBE = 0.05  # of a layer's squared weights: the noise by which its worth is measured
 _LEAST_WORTH, _MOST_WORTH = 1e-12, 1e12

@@ -8,6 +8,7 @@ from torch import nn
 
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import (
+    WORTH_POWER,
     fit_entropy,
     fit_entropy_by_trial,
     layer_worth,
@@ -124,6 +125,17 @@ def test_dearer_bits_make_smaller_files(baseline, images, worth):
         for price in (1e-9, 1e-8, 1e-7, 1e-6)
     ]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_layer_whose_weights_one_by_one_do_not_pay_keeps_some(baseline, images, worth):
+    """What each weight leaves to the next makes values that pay: the levels are found for those."""
+    price = {"price": 6.3e-6, "worth": tempered(worth, baseline, WORTH_POWER)}
+    alone = quantize_entropy(baseline, images=images[:64], compensate=False, **price)
+    found = quantize_entropy(baseline, images=images[:64], **price)
+    assert float(alone.masks["res2.first"].float().mean()) < 0.001
+    levels = found.layers["res2.first"].codebook
+    assert levels[0] < 0 < levels[-1]
+    assert 0.03 < float(found.masks["res2.first"].float().mean()) < 0.4
 
 
 def test_an_untrained_network_comes_back_from_its_file(images, tmp_path):
