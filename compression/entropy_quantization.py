@@ -110,9 +110,11 @@ def fit_entropy_by_trial(
     masks: Mapping[str, Tensor] | None = None,
     *,
     overhead: int = 0,
+    first_price: float | None = None,
 ) -> Iterator[Trial]:
-    """The trials of `fit_entropy` on all images as they are made: the price is looked for without
-    compensation first, which is quick, then with few images. Errors as there."""
+    """The trials of `fit_entropy` on all images as they are made. The first is at `first_price`, or
+    at one that is looked for, without compensation first, which is quick, then with few images.
+    Errors as there."""
     budget = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     _checked(model, images, masks)
     worth = tempered_worth(model, images)
@@ -128,8 +130,12 @@ def fit_entropy_by_trial(
         raise InputError(
             f"max_bytes must be at least {least:,} for this model, got {round(budget):,}."
         )
-    price = price_for(model, budget - overhead, worth, masks)
-    for _ in range(_SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES else 0):
+    if first_price is None:
+        price = price_for(model, budget - overhead, worth, masks)
+    else:
+        price = real("first_price", first_price, CHEAPEST, DEAREST, "nats for a bit")
+    rounds = _SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES and first_price is None else 0
+    for _ in range(rounds):
         size = tried(price, _SEARCH_IMAGES)[1]
         if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == CHEAPEST):
             break

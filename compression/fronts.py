@@ -5,12 +5,14 @@ counted; no weight is trained. The usual ways get the bit width that our own mea
 them, so that they differ from ours in how they spread, not in how well they were set up.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from compression.allocation import Allocation, allocate
 from compression.allocation_scan import SettingPoint
@@ -18,7 +20,7 @@ from compression.allocation_table import SettingTable, setting_table
 from compression.budget_fit import fit
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
-from compression.entropy_quantization import fit_entropy
+from compression.entropy_quantization import CHEAPEST, DEAREST, Trial, fit_entropy_by_trial
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
 from compression.inference import count_correct
 from compression.inputs import InputError, whole
@@ -71,6 +73,7 @@ class Front:
         self._dense, self._sets, self._config = dense, sets, config
         self._table = setting_table(dense, settings)
         self._known = {(p.way, p.goal, p.goal_bytes): p for p in known}
+        self._trials: list[Trial] = []  # the last one of each size, which the next begins from
         self.dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
 
     def points(self) -> Iterator[FrontPoint]:
@@ -119,7 +122,7 @@ class Front:
         few = images[: self._config.compensation_images]
         found: Allocation | None = None
         if way == PRICED:
-            small = fit_entropy(self._dense, size, few)
+            small = self._priced(size, few)
         else:
             try:
                 found, _ = fit(self._dense, size, self._ways()[way])
@@ -144,6 +147,21 @@ class Front:
             correct,
             len(self._sets["test"]),
         )
+
+    def _priced(self, size: int, few: Tensor) -> QuantizedModel:
+        """The entropy-constrained model within a size, its search begun where the last two led."""
+        price = None
+        if len(self._trials) > 1:
+            (x0, y0), (x1, y1) = (
+                (math.log(trial.packed_bytes), math.log(trial.price)) for trial in self._trials[-2:]
+            )
+            if x0 != x1:
+                price = math.exp(y1 + (y1 - y0) / (x1 - x0) * (math.log(size) - x1))
+                price = min(DEAREST, max(CHEAPEST, price))
+        *_, last = fit_entropy_by_trial(self._dense, size, few, first_price=price)
+        self._trials.append(last)
+        assert last.best is not None
+        return last.best
 
     def _measured(self, small: QuantizedModel) -> tuple[int, int]:
         """Bytes on disk, and the right answers of what is loaded from there."""

@@ -52,6 +52,15 @@ def test_the_file_is_within_the_budget_and_uses_it(baseline, images):
         assert torch.equal(found.masks[name], weight != 0)
 
 
+def test_a_search_begins_at_the_price_that_it_is_given(baseline, images):
+    *_, last = fit_entropy_by_trial(baseline, 260_000, images)
+    again = list(fit_entropy_by_trial(baseline, 260_000, images, first_price=last.price))
+    assert [trial.price for trial in again] == [last.price]
+    assert again[0].packed_bytes == last.packed_bytes
+    with pytest.raises(InputError, match="first_price must be a number from 1e-16 to 1"):
+        list(fit_entropy_by_trial(baseline, 260_000, images, first_price=2.0))
+
+
 def test_answers_are_better_than_those_of_k_means_in_the_same_bytes(baseline, images):
     """Against uniform sparsity and bits, each rounded and recalibrated alike."""
     train, val = load_cifar10("train", "sample"), load_cifar10("validation", "sample").head(1000)

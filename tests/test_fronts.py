@@ -15,6 +15,7 @@ from compression.allocation_table import setting_table
 from compression.budget_fit import fit
 from compression.cli import front
 from compression.data import load_cifar10
+from compression.entropy_quantization import Trial
 from compression.evaluation import evaluate
 from compression.front_records import (
     COMPENSATED,
@@ -93,6 +94,22 @@ def test_a_point_is_its_packed_files(points, dense, settings, sets, tmp_path):
     assert (info.total_bytes, answers.correct) == (point.packed_bytes, point.correct)
 
 
+def test_a_size_begins_where_the_two_before_led(dense, settings, sets, monkeypatch):
+    """Bytes as the power -0.5 of the price, as the trials below have them."""
+    begun = []
+
+    def trials(model, size, few, *, first_price):
+        begun.append(first_price)
+        price = first_price or (100.0 / size) ** 2
+        yield Trial(price, round(100 / price**0.5), object(), 0)
+
+    monkeypatch.setattr(fronts, "fit_entropy_by_trial", trials)
+    whole = Front(dense, settings, sets, FrontConfig())
+    for size in (1000, 2000, 4000):
+        whole._priced(size, None)
+    assert begun == [None, None, pytest.approx((100 / 4000) ** 2)]
+
+
 def test_known_points_are_not_measured_again(points, dense, settings, sets, monkeypatch):
     config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
     again = Front(dense, settings, sets, config, points)
@@ -140,7 +157,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(Front, "_measured", lambda self, small: (123_456, 7))
     monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
     plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
-    monkeypatch.setattr(fronts, "fit_entropy", lambda *asked: plain)
+    monkeypatch.setattr(Front, "_priced", lambda *asked: plain)
     monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)
     monkeypatch.setattr(fronts, "recalibrate_batch_norm", lambda model, images: model)
     monkeypatch.setattr(front, "measured_settings", lambda *asked: load_settings(SETTINGS))

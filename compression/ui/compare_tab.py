@@ -164,13 +164,17 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
 
     outputs = [table, sizes, classes, differing, csv_file, json_file]
     options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": status}
-    refresh = bound(compare, explorer)
-    shown = [status, *outputs]
-    tab.select(refresh, session, shown, api_name="compare", concurrency_limit=2, **options)
-    session.change(
-        refresh, session, shown, api_visibility="private", concurrency_limit=2,
-        trigger_mode="always_last", **options,
-    )  # fmt: skip
+    # One after another: a table of before must not overtake the one of now.
+    gr.on(
+        [tab.select, session.change],
+        bound(compare, explorer),
+        session,
+        [status, *outputs],
+        api_name="compare",
+        concurrency_limit=2,
+        trigger_mode="always_last",
+        **options,
+    )
     run = time.click(
         bound(measure, explorer),
         session,
