@@ -21,6 +21,7 @@ from compression.inputs import InputError, real, whole
 from compression.kmeans import kmeans_1d
 
 _ROUNDS = 200
+_FEW, _MANY = 16, 2**14  # thresholds that are compared with one by one, and values for which
 _MAX_LEVELS = 255
 _FIRST_STEP = 2.0  # times the root of the price; where bits are cheap the best spacing is 2.9 of it
 
@@ -41,7 +42,17 @@ class Rule:
 
     def __call__(self, values: Tensor) -> Tensor:
         """(n,) int64 codes of (n,) values on the same device."""
-        return self.codes[torch.bucketize(values.double(), self.thresholds)]
+        return self.codes.index_select(0, self.places(values))
+
+    def places(self, values: Tensor) -> Tensor:
+        """(n,) int64: which of `codes` each of (n,) values gets."""
+        values = values.double()
+        if len(self.thresholds) > _FEW or len(values) < _MANY:
+            return torch.bucketize(values, self.thresholds)
+        found = torch.zeros(len(values), dtype=torch.uint8, device=values.device)
+        for threshold in self.thresholds.tolist():  # 3 times as fast as a search in each value
+            found += values > threshold
+        return found.long()
 
 
 @dataclass(frozen=True, eq=False)

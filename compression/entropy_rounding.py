@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.constraints import Constraint
-from compression.entropy_codebook import cheapest_rule, entropy_codebook
+from compression.entropy_codebook import Rule, cheapest_rule, entropy_codebook
 from compression.entropy_quantization import CHEAPEST, DEAREST, LEVEL_BITS
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.resnet9 import prunable_layers
@@ -31,6 +31,7 @@ _REACH, _HALVINGS = 4.0, 8  # the price is looked for among so many times less a
 # much, and a price that swings keeps codes changing that should settle once the budget has.
 _QUICK, _CALM = 0.5, 0.25
 _TURNS = 3  # of codes and their lengths, each by the other: what the steps to come would do
+_SAMPLE = 2**17  # weights of a layer by which prices and levels are looked for, at least
 
 
 class EntropyRounding(Constraint):
@@ -152,38 +153,44 @@ class _Rounded:
         self.levels = layer.codebook.double().cpu()  # (K,)
         self.counts = torch.bincount(codes, minlength=len(self.levels)).double()  # (K,)
         self.bits = 0.0
+        # Odd, so that it goes through all of a kernel's places and inputs.
+        self._every = max(1, weight.numel() // _SAMPLE - 1) | 1
 
     def follow_(self, price: float) -> None:
         """Codes at the price (nats for a bit) and the counts so far; levels to the means of the
         weights that take them, but for zero; and the weights to their levels."""
         values = _flat(self.latent).cpu()  # sums there are the same each time, and in float64
-        codes = self._codes(values, price, self.counts)
-        sums = torch.bincount(codes, weights=values.double(), minlength=len(self.levels))
-        counts = torch.bincount(codes, minlength=len(self.levels)).double()
-        means = torch.where(self.levels == 0, 0.0, sums / counts.clamp(min=1)).float().double()
+        rule = self._rule(price, self.counts)
+        places = rule.places(values)
+        counts, sums = torch.zeros(2, len(self.levels), dtype=torch.float64)
+        counts[rule.codes] = torch.bincount(places, minlength=len(rule.codes)).double()
+        sums[rule.codes] = torch.bincount(places, values.double(), minlength=len(rule.codes))
+        means = torch.where(self.levels == 0, 0.0, sums / counts.clamp(min=1)).float()
         kept = (counts > 0) | (self.levels == 0)
-        self.levels, place = torch.unique(means[kept] + 0.0, return_inverse=True)
+        self.levels, place = torch.unique(means[kept].double() + 0.0, return_inverse=True)
         self.counts = torch.zeros(len(self.levels), dtype=torch.float64)
         self.counts.index_add_(0, place, counts[kept])
-        _flat(self.weight).copy_(means.float()[codes])
+        _flat(self.weight).copy_(means[rule.codes].index_select(0, places))
         self.bits = code_bits(counts)
 
     def bits_at(self, price: float) -> float:
-        """What `bits` would come to at the price, the levels as they are."""
-        values, counts = _flat(self.latent).cpu(), self.counts
+        """What `bits` would come to at the price, the levels as they are, judged by a sample."""
+        values, counts = _flat(self.latent).cpu()[:: self._every], self.counts
         for _ in range(_TURNS):
-            codes = self._codes(values, price, counts)
+            codes = self._rule(price, counts)(values)
             counts = torch.bincount(codes, minlength=len(self.levels)).double()
+            counts *= self.latent.numel() / len(values)
         return code_bits(counts)
 
-    def _codes(self, values: Tensor, price: float, counts: Tensor) -> Tensor:
+    def _rule(self, price: float, counts: Tensor) -> Rule:
         lengths = math.log2(self.latent.numel()) - counts.clamp(min=0.5).log2()
-        return cheapest_rule(self.levels, price / self._worth * lengths)(values)
+        return cheapest_rule(self.levels, price / self._worth * lengths)
 
     def renew_(self, price: float) -> None:
         """Levels found anew for the weights as they are: those of a lower price are too many."""
         values = _flat(self.latent).cpu()
-        book = entropy_codebook(values, price / self._worth, level_bits=LEVEL_BITS)
+        sample, level_bits = values[:: self._every], LEVEL_BITS / self._every
+        book = entropy_codebook(sample, price / self._worth, level_bits=level_bits)
         self.levels = book.levels.double()
         self.counts = torch.bincount(book.rule(values), minlength=len(self.levels)).double()
 

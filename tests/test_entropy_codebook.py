@@ -36,6 +36,16 @@ def test_the_rule_takes_the_cheapest_level(levels, costs):
     assert torch.allclose(taken, each.min(1).values, atol=1e-9)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 17, 40])
+def test_many_values_get_the_codes_of_few(count):
+    """However they are looked up; values that lie on a threshold, too."""
+    levels = torch.linspace(-2, 2, count) + 0.125
+    rule = cheapest_rule(levels, torch.rand(count, generator=torch.Generator().manual_seed(0)) / 9)
+    values = torch.randn(20_000, generator=torch.Generator().manual_seed(1)).double()
+    values = torch.cat([values, rule.thresholds, levels.double()])
+    assert torch.equal(rule(values), torch.cat([rule(part) for part in values.split(1000)]))
+
+
 def test_without_costs_the_rule_is_the_nearest_and_ties_go_down():
     rule = cheapest_rule(torch.tensor([-1.0, 0.0, 2.0]))
     assert rule(torch.tensor([-0.5, -0.4, 1.0, 1.1, 9.0])).tolist() == [0, 1, 1, 2, 2]

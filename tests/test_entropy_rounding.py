@@ -116,3 +116,22 @@ def test_a_level_that_comes_to_lie_on_another_is_one_with_it():
         rounding.after_step()
     assert model[0].weight.tolist() == [[0.0, 0.0, 0.5, 0.5, 0.5, 0.5]]
     assert rounding.quantized().layers["0"].codebook.tolist() == [0.0, 0.5]
+
+
+def test_a_large_layer_is_judged_by_a_sample_of_its_weights():
+    model = linear(torch.randn(600_000, generator=torch.Generator().manual_seed(0)).tolist())
+    levels = torch.linspace(-4, 4, 31)
+    codes = torch.bucketize(model[0].weight.detach()[0], (levels[1:] + levels[:-1]) / 2).tolist()
+    rounding = rounding_of(model, levels.tolist(), codes, price=0.05)
+    (rounded,) = rounding._rounded.values()
+    assert rounded._every == 3
+    sampled = rounded.bits_at(0.05)
+    rounded._every = 1
+    assert sampled == pytest.approx(rounded.bits_at(0.05), rel=0.005)
+    found = []
+    for rounded._every in (3, 1):
+        rounded.renew_(0.05)
+        assert rounded.counts.sum() == 600_000
+        found.append((len(rounded.levels), rounded.bits_at(0.05)))
+    assert abs(found[0][0] - found[1][0]) <= 1
+    assert found[0][1] == pytest.approx(found[1][1], rel=0.01)
