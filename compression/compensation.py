@@ -64,9 +64,9 @@ def quantize_compensated(
 ) -> QuantizedModel:
     """`quantize(model, bits, masks)` with codes and centroids that answer better.
 
-    images: (N, 32, 32, 3) uint8 training images; some hundred do. Takes about 10 s of two cores for
-    512 images and `resnet9-s`; memory: some 24 bytes times the square of a layer's inputs (9 times
-    its channels). Raises InputError as `quantize` does, and for a network that is no ResNet9.
+    images: (N, 32, 32, 3) uint8 training images; some hundred do. Takes 10 to 15 s of two cores
+    for 512 images and `resnet9-s`; memory: some 24 bytes times the square of a layer's inputs (9
+    times its channels). Raises InputError as `quantize` does, and for a network that is no ResNet9.
     """
     plain = quantize(model, bits, masks)
     codings = {name: Coding(layer, nearest_rule) for name, layer in plain.layers.items()}

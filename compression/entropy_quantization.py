@@ -69,7 +69,7 @@ def quantize_entropy(
     the weight is kept, of a pruned model; kept weights may become zero as well, and the result's
     masks are those of all its zeros. worth: layer -> nats for a squared error of 1, by default
     `tempered_worth`. compensate: whether errors make up for each other; the only step that takes
-    long, 10 s of two cores for 512 images and `resnet9-s`. Raises InputError as
+    long, 10 to 15 s of two cores for 512 images and `resnet9-s`. Raises InputError as
     `quantize_compensated` does.
     """
     price = real("price", price, CHEAPEST, DEAREST, "nats for a bit")

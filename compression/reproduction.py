@@ -244,30 +244,22 @@ class Reproduction:
         config = dataclasses.replace(
             CentroidConfig(), epochs=self.config.centroid_epochs, seed=self.config.seed
         )
-        epochs = train_centroids(
-            quantized,
-            self.sets["train"],
-            self.sets["validation"],
-            config,
-            teacher=self._teacher(name),
-            resume=self.folder / f"{_slug(name)}.resume",
-        )
+        epochs = train_centroids(quantized, *self._pair(), config, **self._learning(name))
         return self._last(name, epochs).best
 
     def _recoded(self, name: str, quantized: QuantizedModel, model: nn.Module) -> QuantizedModel:
         config = dataclasses.replace(
             CODE_TRAINING, epochs=self.config.code_epochs, seed=self.config.seed
         )
-        epochs = train_codes(
-            quantized,
-            model,
-            self.sets["train"],
-            self.sets["validation"],
-            config,
-            teacher=self._teacher(name),
-            resume=self.folder / f"{_slug(name)}.resume",
-        )
+        epochs = train_codes(quantized, model, *self._pair(), config, **self._learning(name))
         return self._last(name, epochs).best
+
+    def _pair(self) -> tuple[ImageSet, ImageSet]:
+        return self.sets["train"], self.sets["validation"]
+
+    def _learning(self, name: str) -> dict[str, Any]:
+        """Whom a row's model learns from, and where its training's state is kept."""
+        return {"teacher": self._teacher(name), "resume": self.folder / f"{_slug(name)}.resume"}
 
     def _last(self, name: str, epochs: Iterator[EpochResult]) -> Any:
         result = None

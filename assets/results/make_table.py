@@ -46,7 +46,9 @@ def _checkpoints() -> list[str]:
             f"{len(run['curves'])} | {run['training_seconds'] / 60:.0f} min, "
             f"{machine_text(run['machine'])} |"
         )
-    commands = ", ".join(f"`{read_metadata(name)['command']}`" for name in SHIPPED)
+    last = (read_metadata(name) for name in SHIPPED)
+    asked = (run.get(key) for run in last for key in ("command", "sharded"))
+    commands = ", ".join(f"`{command}`" for command in asked if command)
     return [
         *lines,
         "",

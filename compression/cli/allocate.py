@@ -11,7 +11,15 @@ from compression.allocation_records import RecordedSettings, load_settings, save
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit, packed_bytes
-from compression.cli.common import DataOption, JsonOption, SourceOption, progress_bar, show
+from compression.cli.common import (
+    DataOption,
+    ImagesOption,
+    JsonOption,
+    SettingsOption,
+    SourceOption,
+    progress_bar,
+    show,
+)
 from compression.data import load_cifar10
 from compression.files import without_folders
 from compression.hardware import machine_record
@@ -28,12 +36,8 @@ def allocate_command(
     max_drop: Annotated[
         float | None, typer.Option(help="Goal: lose at most so many points.")
     ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="Where the measurements are kept, or will be: a .json file.")
-    ] = None,
-    images: Annotated[
-        int, typer.Option(help="Validation images to measure on, where there is no such file.")
-    ] = 512,
+    settings: SettingsOption = None,
+    images: ImagesOption = 512,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,

@@ -15,6 +15,13 @@ SourceOption = Annotated[str, typer.Option(help="auto, sample (bundled) or full 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="The folder of the full CIFAR-10.", metavar="FOLDER")
 ]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(help="Where the settings' measurements are kept, or will be: a .json file."),
+]
+ImagesOption = Annotated[
+    int, typer.Option(help="Validation images to measure settings on, where there is no such file.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -8,7 +8,14 @@ import torch
 import typer
 
 from compression.cli.allocate import measured_settings
-from compression.cli.common import DataOption, JsonOption, SourceOption, show
+from compression.cli.common import (
+    DataOption,
+    ImagesOption,
+    JsonOption,
+    SettingsOption,
+    SourceOption,
+    show,
+)
 from compression.data import SPLITS, load_cifar10
 from compression.files import without_folders
 from compression.front_records import FrontPoint, load_front, prediction_error, save_front
@@ -25,12 +32,8 @@ def front_command(
     sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by every way.")] = 12,
     randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the random goals and the random way.")] = 0,
-    settings: Annotated[
-        Path | None, typer.Option(help="The file of measured settings, see allocate.")
-    ] = None,
-    images: Annotated[
-        int, typer.Option(help="Validation images to measure on, where there is no such file.")
-    ] = 512,
+    settings: SettingsOption = None,
+    images: ImagesOption = 512,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
