@@ -27,6 +27,7 @@ from compression.resnet9 import prunable_layers
 # cutting that off cost a point.
 _SOLVED = 16
 _REACH, _HALVINGS = 4.0, 8  # the price is looked for among so many times less and more
+_ALL_HALVINGS = 12  # from the lowest price on
 # Parts of the way to the solved price: levels give way to the codes later, so all of it is too
 # much, and a price that swings keeps codes changing that should settle once the budget has.
 _QUICK, _CALM = 0.5, 0.25
@@ -76,7 +77,8 @@ class EntropyRounding(Constraint):
             if self._step < self._shrinking:
                 self.renew()
             part = _QUICK if self._step < self._shrinking else _CALM
-            self._solved *= (self._price_for(budget) / self._solved) ** part
+            low, high = self._solved / _REACH, self._solved * _REACH
+            self._solved *= (self._prices(budget, low, high)[1] / self._solved) ** part
             self.price = self._solved
         self.round_()
         self.price = _within(self._solved * self.code_bytes() / budget)
@@ -88,15 +90,23 @@ class EntropyRounding(Constraint):
         self.price = _within(price)
         self.round_()
 
-    def _price_for(self, size: float) -> float:
-        """The price at which the codes would take `size` bytes, the weights and levels as they are;
-        within reach of the present one."""
-        low, high = self._solved / _REACH, self._solved * _REACH
-        for _ in range(_HALVINGS):
+    @torch.no_grad()
+    def go_on_at(self, dearest: float, size: float) -> None:
+        """Begin with weights that are levels already: at the highest price, `dearest` at most, that
+        leaves them `size` bytes."""
+        self._solved = self.price = self._prices(size, CHEAPEST, dearest, _ALL_HALVINGS)[0]
+        self.round_()
+
+    def _prices(
+        self, size: float, low: float, high: float, halvings: int = _HALVINGS
+    ) -> tuple[float, float]:
+        """Two prices close by, at which the codes would take more than `size` bytes, and at most
+        that, the weights and levels as they are; or near one end."""
+        for _ in range(halvings):
             middle = math.sqrt(low * high)
             bits = sum(rounded.bits_at(middle) for rounded in self._rounded.values())
             low, high = (middle, high) if bits > 8 * size else (low, middle)
-        return _within(high)
+        return _within(low), _within(high)
 
     @torch.no_grad()
     def round_(self) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from compression.data import ImageSet
 from compression.entropy_quantization import (
+    CHEAPEST,
     DEAREST,
     WORTH_POWER,
     price_for,
@@ -27,13 +28,14 @@ from compression.inputs import InputError, real
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.recipes import TrainConfig
-from compression.resnet9 import ResNet9
+from compression.resnet9 import ResNet9, prunable_layers
 from compression.training import EpochResult, train
 
 _SHRINKING = 0.5  # of the steps: as long does the budget shrink
 # Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather
 # where their codes change, so that cutting off a last percent after training costs a point.
 _SPARE = 0.008
+_HELD = 0.995  # of a start's bytes: at a price that leaves it so many, its codes are at rest
 _SQUEEZE = 1.01  # the price's factor, and that factor's power at each step, until the file fits
 
 
@@ -58,6 +60,7 @@ def train_entropy(
     first_ratio: float = 1.5,
     worth_power: float = WORTH_POWER,
     overhead: int = 0,
+    start: QuantizedModel | None = None,
     teacher: nn.Module | None = None,
     resume: str | Path | None = None,
 ) -> Iterator[RoundedEpoch]:
@@ -65,18 +68,20 @@ def train_entropy(
 
     max_bytes: of the packed file, which the last epoch's keeps (with `overhead` bytes for its name
     and steps); first_ratio: size at the first step in sizes of that, coming down over half of the
-    steps; worth_power: as in `tempered_worth`. Batch norm's running statistics lag behind the
-    rounding: recalibrate. teacher, resume: as in `train`. Raises InputError where `train` does, and
-    for a size that is out of reach.
+    steps; worth_power: as in `tempered_worth`. start: what an earlier training made of `model`, to
+    go on from in place of rounding it; its size then is the first. Batch norm's running statistics
+    lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises InputError where
+    `train` does, for a size that is out of reach, and for a start of other layers.
     """
     wanted = real("max_bytes", max_bytes, 1, 2**40, "bytes") - overhead
     first_ratio = real("first_ratio", first_ratio, 1, 1000)
     images = train_set.images
     worth = tempered_worth(model, images, real("worth_power", worth_power, 0, 1))
-    price = price_for(model, wanted * first_ratio, worth)
-    start = quantize_entropy(model, price, images, worth=worth, compensate=False)
-    at_first = _code_bytes(start.layers)
-    rest = len(pack(start)) - at_first  # what the file holds besides
+    price = price_for(model, wanted * (1 if start else first_ratio), worth)
+    begun = start or quantize_entropy(model, price, images, worth=worth, compensate=False)
+    layers = _same_layers(model, begun)
+    at_first = _code_bytes(layers)
+    rest = len(pack(begun)) - at_first  # what the file holds besides
     last = (1 - _SPARE) * (wanted - rest)
     if last <= 0:
         least = math.ceil(rest) + overhead
@@ -90,11 +95,16 @@ def train_entropy(
     bound: list[EntropyRounding] = []
 
     def bind(copied: nn.Module) -> EntropyRounding:
-        bound[:] = [EntropyRounding(copied, start.layers, worth, price, budget, shrinking)]
-        return bound[0]
+        if start is None:
+            rounding = EntropyRounding(copied, layers, worth, price, budget, shrinking)
+        else:  # levels are not found anew: weights that lie in few places would get too few
+            rounding = EntropyRounding(copied, layers, worth, CHEAPEST, budget, 0)
+            rounding.go_on_at(price, _HELD * at_first)
+        bound[:] = [rounding]
+        return rounding
 
     for result in train(
-        model,
+        start.model if start else model,
         train_set,
         validation_set,
         config,
@@ -108,6 +118,18 @@ def train_entropy(
         found: dict[str, Any] = vars(result)
         size = len(pack(quantized)) + overhead
         yield RoundedEpoch(**found, quantized=quantized, packed_bytes=size, price=bound[0].price)
+
+
+def _same_layers(model: ResNet9, start: QuantizedModel) -> dict[str, QuantizedLayer]:
+    """The start's layers, where they are all of the model's."""
+    shapes = {name: module.weight.shape for name, module in prunable_layers(model).items()}
+    found = {name: layer.indices.shape for name, layer in start.layers.items()}
+    if found != shapes:
+        raise InputError(
+            f"start must have all {len(shapes)} layers of the model quantized, got "
+            f"{sum(found.get(name) == shape for name, shape in shapes.items())} of them."
+        )
+    return start.layers
 
 
 def _code_bytes(layers: Mapping[str, QuantizedLayer]) -> float:

@@ -91,6 +91,7 @@ def shrink(
     sets: dict[str, ImageSet],
     config: ShrinkConfig,
     *,
+    start: StoredModel | None = None,
     teacher: ResNet9 | None = None,
     name: str = "small",
     folder: Path | None = None,
@@ -98,16 +99,20 @@ def shrink(
 ) -> StoredModel:
     """`dense` at most `config.max_bytes` large, with the steps that led there, ready to be packed.
 
-    sets: the splits `train` and `validation`; teacher: whose answers are learned, by default those
+    sets: the splits `train` and `validation`; start: what an earlier run made of `dense`, to go on
+    from; teacher: whose answers are learned, by default those
     of `dense`. folder: keeps the state of the training and what it gave, so that a run that was
-    killed goes on from there. Raises InputError for a size out of reach, and for a folder of
-    another run.
+    killed goes on from there. Raises InputError for a size out of reach, for a start of another
+    network or without epochs that would go on from it, and for a folder of another run.
     """
-    run = _Run(dense, teacher or dense, sets, config, folder, notify)
+    if start and not config.epochs:
+        raise InputError("epochs must be at least 1 where there is a start, got 0.")
+    before = list(start.steps) if start else []
+    run = _Run(dense, teacher or dense, start and start.parts, sets, config, folder, notify)
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
-    overhead = description_bytes(name, _steps(longest, len(sets["train"]), 1.0))
+    overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0))
     quantized = run.rounded(overhead)
-    steps = _steps(config, len(sets["train"]), _zeros(quantized))
+    steps = before + _steps(config, len(sets["train"]), _zeros(quantized))
     if config.centroid_epochs:
         quantized = run.trained(quantized)
     return StoredModel(name, tuple(steps), quantized)
@@ -134,6 +139,7 @@ class _Run:
 
     dense: ResNet9
     teacher: ResNet9
+    start: QuantizedModel | None
     sets: dict[str, ImageSet]
     config: ShrinkConfig
     folder: Path | None
@@ -189,6 +195,7 @@ class _Run:
             first_ratio=self.config.first_ratio,
             worth_power=self.config.worth_power,
             overhead=overhead,
+            start=self.start,
             teacher=self.teacher,
             resume=self.folder / "training.resume" if self.folder else None,
         ):
@@ -222,6 +229,7 @@ class _Run:
             "images": len(self.sets["train"]),
             "validation_images": len(self.sets["validation"]),
             "dense": weights_digest(self.dense),
+            "start": weights_digest(self.start.model) if self.start else None,
             "teacher": weights_digest(self.teacher),
         }
 

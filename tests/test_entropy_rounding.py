@@ -135,3 +135,20 @@ def test_a_large_layer_is_judged_by_a_sample_of_its_weights():
         found.append((len(rounded.levels), rounded.bits_at(0.05)))
     assert abs(found[0][0] - found[1][0]) <= 1
     assert found[0][1] == pytest.approx(found[1][1], rel=0.01)
+
+
+def test_weights_that_are_levels_are_gone_on_with_at_a_price_that_leaves_them():
+    """Of 100 weights 10 are at 0.5 and 1 at 2.0, which to give up takes 5 bits' price of squared
+    error 2.25: in between, the highest price that leaves the bytes is where the 10 would go."""
+    model = linear([0.0] * 89 + [0.5] * 10 + [2.0])
+    codes = [0] * 89 + [1] * 10 + [2]
+    rounding = rounding_of(model, [0.0, 0.5, 2.0], codes, price=1e-12)
+    size = rounding.code_bytes()
+    rounding.go_on_at(1.0, 0.99 * size)
+    assert rounding.code_bytes() == pytest.approx(size)
+    counts = torch.tensor([89.0, 10.0])
+    at_rest = 0.25 / float((counts[0] / counts[1]).log2())
+    assert rounding.price == pytest.approx(at_rest, rel=0.05)
+    assert rounding.price <= at_rest
+    rounding.go_on_at(at_rest / 7, 0.99 * size)
+    assert rounding.price == pytest.approx(at_rest / 7, rel=0.01)

@@ -149,6 +149,28 @@ def test_a_killed_run_comes_to_the_same_file(baseline, sets, tmp_path):
     assert pack(again) == pack(shrink(baseline, sets, config, folder=tmp_path / "whole"))
 
 
+def test_an_earlier_result_is_gone_on_from(baseline, sets):
+    config = ShrinkConfig(30_000, epochs=1, learning_rate=1e-9, centroid_epochs=0, **SMALL)
+    first = shrink(baseline, sets, config)
+    again = shrink(baseline, sets, config, start=first)
+    assert again.steps[: len(first.steps)] == first.steps
+    assert again.steps[len(first.steps)] == "1 epochs of distillation through the rounding"
+    assert 0.95 * 30_000 < len(pack(again)) <= 30_000
+    before, after = (
+        torch.cat([layer.weight().flatten() for layer in small.layers.values()])
+        for small in (first, again)
+    )
+    apart = float((before - after).square().sum() / before.square().sum())
+    assert 0 < apart < 0.01
+    smaller = shrink(baseline, sets, dataclasses.replace(config, max_bytes=29_000), start=first)
+    assert len(pack(smaller)) <= 29_000
+    with pytest.raises(InputError, match="epochs must be at least 1 where there is a start"):
+        shrink(baseline, sets, dataclasses.replace(config, epochs=0), start=first)
+    with pytest.raises(InputError, match="start must have all 9 layers .* quantized, got 0 of"):
+        other = load_checkpoint("resnet9-s/baseline").model
+        shrink(other, sets, dataclasses.replace(config, max_bytes=2e5), start=first)
+
+
 def test_without_training_it_is_quantized_alone(baseline, sets):
     config = ShrinkConfig(30_000, epochs=0, centroid_epochs=0, **FEW)
     small = shrink(baseline, sets, config)
@@ -178,6 +200,15 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     assert recorded["command"].startswith(command)
     parts, about = load_packed_parts(out)
     assert about["recipe"] == list(info.recipe) and parts.layers
+    words[words.index("0")] = "1"  # an epoch more, from that file
+    words[2] = str(tmp_path / "more.safetensors")
+    done = CliRunner().invoke(app, [*words, "--start", str(out)])
+    assert done.exit_code == 0, done.output
+    again = json.loads((tmp_path / "r.json").read_text())
+    assert again["command"].endswith(" --start small.safetensors")
+    earlier = {"command": recorded["command"], "machine": recorded["machine"]}
+    assert again["earlier"] == [earlier | {"accuracy": recorded["result"]["accuracy"]}]
+    assert again["result"]["steps"].startswith(recorded["result"]["steps"])
 
 
 @pytest.mark.parametrize(

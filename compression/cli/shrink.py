@@ -1,5 +1,6 @@
 """`python -m compression shrink`: a checkpoint into a packed file of a given size, by all steps."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,11 +37,17 @@ def shrink_command(
     ] = 0.75,
     centroid_epochs: Annotated[int, typer.Option(help="Of the levels alone; 0 for none.")] = 3,
     centroid_lr: Annotated[float, typer.Option(help="Learning rate of the levels.")] = 0.3,
+    start: Annotated[
+        Path | None, typer.Option(help="A packed file made of the checkpoint, to go on from.")
+    ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
-    results: Annotated[Path | None, typer.Option(help="A .json file for the result.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="A .json file for the result. What it held of the start stays in it."),
+    ] = None,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
@@ -59,8 +66,10 @@ def shrink_command(
     )
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = load_stored(checkpoint)
+    start_bytes = start.stat().st_size if start and start.is_file() else 0
     small = shrink(
         dense.model, sets, config,
+        start=load_stored(start) if start else None,
         teacher=load_stored(teacher).model if teacher else None,
         name=out.stem, folder=out.with_suffix(""),
         notify=lambda text: typer.echo(text, err=True),
@@ -76,6 +85,7 @@ def shrink_command(
         command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--seed {seed} --source {sets['train'].source}"
+        command += f" --start {without_folders(start)}" if start else ""
         command += f" --teacher {without_folders(teacher)}" if teacher else ""
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)
@@ -88,4 +98,18 @@ def shrink_command(
             "bundled_test": {"correct": on_bundled.correct, "total": on_bundled.total},
             "ladder": [asdict(rung) for rung in info.ladder],
         }
+        if start:
+            content["earlier"] = _earlier(results, start_bytes)
         write_json(results, content)
+
+
+def _earlier(results: Path, start_bytes: int) -> list[dict[str, Any]]:
+    """How the start was made, oldest first, where the file that is written anew is its record."""
+    if not results.is_file():
+        return []
+    before = json.loads(results.read_text())
+    if before["result"]["packed_bytes"] != start_bytes:
+        return []
+    made = {key: before[key] for key in ("command", "machine")}
+    made["accuracy"] = before["result"]["accuracy"]
+    return [*before.get("earlier", []), made]
