@@ -10,6 +10,7 @@ levels' worth of squared error, but not for a second level (pairwise nearest nei
 1989). Left out: codes of several weights at once.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,8 +128,9 @@ def _settled(
         used[zero] = True
         # Rounded to what is stored; levels that are equal then are one.
         levels, places = np.unique(means[used].astype(np.float32) + 0.0, return_inverse=True)
-        levels, counts = levels.astype(np.float64), np.bincount(places, counts[used])
-        costs = price * (np.log2(max(total, 1)) - np.log2(np.maximum(counts, 0.5)))
+        levels = levels.astype(np.float64)
+        counts = np.bincount(places, counts[used]).astype(np.float64, copy=False)
+        costs = price * (math.log2(max(total, 1)) - np.log2(np.maximum(counts, 0.5)))
         if thresholds == before:
             break
         before = thresholds
