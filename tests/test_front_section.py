@@ -35,10 +35,15 @@ def test_a_size_without_a_rival_is_no_win():
 def test_the_figure_has_a_line_a_way_and_stars():
     figure = size_plots.front(POINTS, 0.9, 6_000_000, {"packed/x": (120_000, 0.899)})
     names = [trace.name for trace in figure.data]
-    ways = [OURS, RIVALS[0], COMPENSATED, RIVALS[2], PRICED]
+    assert "rounding" in COMPENSATED and "rounding" in PRICED  # left out: a phone is narrow
+    shorter = [way.replace("rounding ", "") for way in (COMPENSATED, PRICED)]
+    ways = [OURS, RIVALS[0], shorter[0], RIVALS[2], shorter[1]]
     assert names == [*ways, f"{OURS}, predicted", "trained on, shipped here"]
     ours = figure.data[0]
     assert list(ours.x) == [size / 1024 for size in (100_000, 150_000, 200_000)]
     assert list(ours.y) == [80, 82, 85]
     assert list(figure.data[5].y) == pytest.approx([80, 83, 85])  # 90 less what was foretold
-    assert figure.layout.yaxis.range[0] < 80 < 90 < figure.layout.yaxis.range[1]
+    assert 80 < figure.layout.yaxis.range[0] < 88 < 90 < figure.layout.yaxis.range[1]
+    without = [each for each in POINTS if each.way != PRICED]
+    figure = size_plots.front(without, 0.9, 6_000_000, {})
+    assert figure.layout.yaxis.range[0] < 80
