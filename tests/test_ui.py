@@ -13,7 +13,7 @@ from PIL import Image
 from compression.inputs import InputError
 from compression.presets import layer_names
 from compression.ui import explorer as explorer_module
-from compression.ui import gridmask_tab, html, prune_steps, quantize_steps
+from compression.ui import gridmask_tab, guard, html, prune_steps, quantize_steps
 from compression.ui.explorer import Explorer
 from compression.ui.guard import guarded
 from compression.ui.pictures import read_upload, sample_picture
@@ -182,3 +182,9 @@ def test_sizes_are_told_in_the_unit_that_fits():
 
 def test_layer_names_are_those_of_the_models():
     assert layer_names("resnet9-s")[0] == "conv1" and len(layer_names("resnet9-s")) == 9
+
+
+def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
+    monkeypatch.setattr(guard, "LATE_SECONDS", 0.0)
+    said = list(guard.cancelled("Cancelled.")())
+    assert len(said) == 2 and said[0] == said[1] and "Cancelled." in said[0]

@@ -12,7 +12,7 @@ import compression
 from compression.presets import SHIPPED
 from compression.ui import front_section, html, plots
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, cancelled
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -184,6 +184,11 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
         **options,
     )
     cancel.click(
-        lambda: html.status("Cancelled."), None, status, cancels=[run], api_visibility="private"
+        cancelled("Cancelled."),
+        None,
+        status,
+        cancels=[run],
+        concurrency_limit=None,
+        api_visibility="private",
     )
     clear.click(Session.cleared, session, session, api_name="clear_variants")

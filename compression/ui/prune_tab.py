@@ -10,7 +10,7 @@ from compression.ui import html
 from compression.ui import prune_steps as steps
 from compression.ui.budget import GOALS, plan, prune_by_plan
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, cancelled
 from compression.ui.session import Session
 
 LEAD = (
@@ -150,8 +150,9 @@ def build(
     )  # fmt: skip
     runs += [filled, pruned]
     cancel.click(
-        lambda: html.status("Cancelled. The pruned model is as it was."),
-        None, status, cancels=[*runs], api_visibility="private",
+        cancelled("Cancelled. The pruned model is as it was."),
+        None, status, cancels=[*runs], concurrency_limit=None,
+        api_visibility="private",
     )  # fmt: skip
     for event, visible in (
         (layer.change, {"api_name": "weights"}),

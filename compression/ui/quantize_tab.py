@@ -10,7 +10,7 @@ from compression.ui import html, packed_section, size_fit, size_plots
 from compression.ui import quantize_steps as steps
 from compression.ui.budget import fill_bits
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, cancelled
 from compression.ui.recorded import codebook_kinds
 
 LEAD = (
@@ -130,8 +130,9 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
         ),
     ]  # fmt: skip
     cancel.click(
-        lambda: html.status("Cancelled. The quantized model is as it was."),
-        None, status, cancels=[*runs], api_visibility="private",
+        cancelled("Cancelled. The quantized model is as it was."),
+        None, status, cancels=[*runs], concurrency_limit=None,
+        api_visibility="private",
     )  # fmt: skip
     for event, visible in (
         (layer.change, {"api_name": "codebook"}),

@@ -13,7 +13,7 @@ from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import html, plots
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound, guarded
+from compression.ui.guard import bound, cancelled, guarded
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -196,8 +196,9 @@ def build(
         **WORK,
     )
     cancel.click(
-        lambda: html.status("Cancelled. The curves are those of the last whole scan, or so far."),
-        None, status, cancels=[run], api_visibility="private",
+        cancelled("Cancelled. The curves are those of the last whole scan, or so far."),
+        None, status, cancels=[run], concurrency_limit=None,
+        api_visibility="private",
     )  # fmt: skip
     max_drop.input(
         guarded(shown_scan), [scanned, max_drop], [figure, table, file],
