@@ -130,7 +130,8 @@ def _settled(
         levels, places = np.unique(means[used].astype(np.float32) + 0.0, return_inverse=True)
         levels = levels.astype(np.float64)
         counts = np.bincount(places, counts[used]).astype(np.float64, copy=False)
-        costs = price * (math.log2(max(total, 1)) - np.log2(np.maximum(counts, 0.5)))
+        lengths = math.log2(max(total, 1)) - np.log2(np.maximum(counts, 0.5))
+        costs = price * lengths.astype(np.float64, copy=False)
         if thresholds == before:
             break
         before = thresholds
