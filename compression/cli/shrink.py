@@ -12,7 +12,7 @@ from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
 from compression.files import without_folders, write_json
 from compression.hardware import machine_record
-from compression.inputs import real
+from compression.inputs import InputError, real, shown
 from compression.packing import save_packed
 from compression.report import row_of, variant_of
 from compression.shrink import ShrinkConfig, shrink
@@ -66,7 +66,7 @@ def shrink_command(
     )
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = load_stored(checkpoint)
-    start_bytes = start.stat().st_size if start and start.is_file() else 0
+    earlier = _earlier(results, start) if start and results else []
     small = shrink(
         dense.model, sets, config,
         start=load_stored(start) if start else None,
@@ -99,17 +99,22 @@ def shrink_command(
             "ladder": [asdict(rung) for rung in info.ladder],
         }
         if start:
-            content["earlier"] = _earlier(results, start_bytes)
+            content["earlier"] = earlier
         write_json(results, content)
 
 
-def _earlier(results: Path, start_bytes: int) -> list[dict[str, Any]]:
-    """How the start was made, oldest first, where the file that is written anew is its record."""
-    if not results.is_file():
+def _earlier(results: Path, start: Path) -> list[dict[str, Any]]:
+    """How the start was made, oldest first, where the file to be written anew is its record; looked
+    at before hours of training. Raises InputError for a file that is no such record."""
+    if not (results.is_file() and start.is_file()):
         return []
-    before = json.loads(results.read_text())
-    if before["result"]["packed_bytes"] != start_bytes:
-        return []
-    made = {key: before[key] for key in ("command", "machine")}
-    made["accuracy"] = before["result"]["accuracy"]
-    return [*before.get("earlier", []), made]
+    try:
+        before = json.loads(results.read_text())
+        made = {key: before[key] for key in ("command", "machine")}
+        made["accuracy"] = before["result"]["accuracy"]
+        its_own = before["result"]["packed_bytes"] == start.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{results.name} must be a result of shrink or not exist, got {shown(str(error))}."
+        ) from error
+    return [*before.get("earlier", []), made] if its_own else []
