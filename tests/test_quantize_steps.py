@@ -5,7 +5,14 @@ import torch
 
 from compression.inputs import InputError
 from compression.ui.explorer import Explorer
-from compression.ui.quantize_steps import LEARNING, ROUNDINGS, SOURCES, quantize_layers, train
+from compression.ui.quantize_steps import (
+    LEARNING,
+    ROUNDINGS,
+    SOURCES,
+    quantize_layers,
+    show_codebook,
+    train,
+)
 from compression.ui.session import Session
 
 
@@ -42,6 +49,18 @@ def test_codes_change_only_where_they_may(explorer, at_two_bits, learning, chang
     assert {len(layer.codebook) for layer in after.layers.values()} == {4}
     pairs = [(after.layers[name].indices, before.layers[name].indices) for name in after.layers]
     assert all(torch.equal(*pair) for pair in pairs) != changes
+
+
+def test_a_codebook_is_drawn_over_the_weights_once_there_is_one(explorer, at_two_bits):
+    start = Session(at_two_bits.start)
+    (bars,) = show_codebook(explorer, start, "linear").data
+    assert sum(bars.y) == 2560
+    same, _, centroids = show_codebook(explorer, at_two_bits, "linear").data
+    quantized = explorer.variant(str(at_two_bits.quantized)).layers["linear"]
+    assert same.y == bars.y and list(centroids.x) == quantized.codebook.tolist()
+    assert len(show_codebook(explorer, at_two_bits, "conv2").data) == 1  # left as it was
+    with pytest.raises(InputError, match="layer must be one of conv1, "):
+        show_codebook(explorer, start, "conv9")
 
 
 def test_what_may_change_is_one_of_two(explorer, at_two_bits):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEAD = (
     "Formulas are promises; this is the file. Each layer's codes go through an entropy coder, so a "
     "frequent value, such as the zero of a pruned layer, costs a fraction of a bit. The file loads "
-    "back to the same weights bit for bit, here or with `python -m compression unpack`."
+    "back to the same weights bit for bit, here or with <code>python -m compression unpack</code>."
 )
 EMPTY = "No file yet. Prune or quantize a model, then press the button."
 Answer = tuple[Any, Any, Any, Any]

@@ -37,7 +37,7 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             with gr.Tab("Prune"):
                 by_goal = prune_tab.build(page, explorer, session, start, scanned)
             with gr.Tab("Quantize"):
-                quantize_tab.build(explorer, session, start, by_goal)
+                quantize_tab.build(page, explorer, session, start, by_goal)
             with gr.Tab("Compare") as compare:
                 compare_tab.build(explorer, session, compare)
         _leave_checks_to_the_library(page)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 NO_CURVE = gr.update(value=None, visible=False)
 HEADERS = ["Layer", "Bits"]
+EMPTY = (
+    "Nothing quantized yet. Choose the bits and press Quantize: the layer's few values then stand "
+    "in the figure below."
+)
 BITS = (8, 4, 2)
 SOURCES = ("dense model", "pruned model")
 ROUNDINGS = ("each weight to the nearest", "errors make up for each other")
@@ -213,7 +217,7 @@ def _quantized(explorer: Explorer, session: Session) -> "Variant":
 def result(explorer: Explorer, session: Session) -> str:
     """Cards of the quantized model: accuracy, and its sizes by each way of counting."""
     if session.quantized is None or session.unquantized is None:
-        return html.empty("Nothing quantized yet. Choose the bits and press Quantize.")
+        return html.empty(EMPTY)
     now, before = explorer.variant(session.quantized), explorer.variant(session.unquantized)
     counted, report = now.size.stored_bytes, now.size.report_quantized_bytes or 0
     return html.cards(
@@ -252,17 +256,16 @@ def _foretold(session: Session, now: "Variant") -> list[html.Card]:
 
 
 def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:
-    """A layer's weights before quantization with the codebook drawn over them."""
-    if session.quantized is None or session.unquantized is None:
-        return gr.update(value=None, visible=False)
-    now, before = explorer.variant(session.quantized), explorer.variant(session.unquantized)
-    quantized = now.layers[choice("layer", layer, now.layers)]
-    weight = compression.prunable_layers(before.model)[layer].weight.detach()
+    """A layer's weights before quantization; the codebook drawn over them, once there is one."""
+    layers = compression.prunable_layers(explorer.model(session.unquantized or session.start))
+    weight = layers[choice("layer", layer, layers)].weight.detach()
+    histogram = compression.weight_histogram(weight)
+    found = explorer.variant(session.quantized).layers if session.quantized else {}
+    if layer not in found:
+        return plots.weight_histograms({"weights": histogram})
+    quantized = found[layer]
     counts = quantized.indices.flatten().long().bincount(minlength=len(quantized.codebook))
-    figure = plots.codebook_over_histogram(
-        compression.weight_histogram(weight), quantized.codebook.tolist(), counts.tolist()
-    )
-    return gr.update(value=figure, visible=True)
+    return plots.codebook_over_histogram(histogram, quantized.codebook.tolist(), counts.tolist())
 
 
 def fresh(explorer: Explorer, session: Session) -> tuple[Any, ...]:

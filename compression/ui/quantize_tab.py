@@ -37,7 +37,9 @@ QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
 PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
 
 
-def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) -> None:
+def build(
+    page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any
+) -> None:
     """Components, then events; by_goal: pruning by a goal for the file, which fills this table."""
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
@@ -91,13 +93,10 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)
         with gr.Column(scale=3, min_width=290):
             status = gr.HTML(elem_id="quantize-status")
-            cards = gr.HTML(
-                html.empty("Nothing quantized yet. Choose the bits and press Quantize."),
-                elem_id="quantize-result",
-            )
+            cards = gr.HTML(html.empty(steps.EMPTY), elem_id="quantize-result")
             curve = gr.Plot(label="Centroid training", show_label=False, visible=False)
-            layer = gr.Dropdown(names, value="conv4", label="Codebook of layer")
-            codebook = gr.Plot(label="Codebook", show_label=False, visible=False)
+            layer = gr.Dropdown(names, value="conv4", label="Weights and codebook of layer")
+            codebook = gr.Plot(label="Codebook", show_label=False)
     packed_section.build(explorer, session, start)
     _codebook_kinds()
     gr.HTML(
@@ -137,6 +136,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any) 
     for event, visible in (
         (layer.change, {"api_name": "codebook"}),
         (session.change, {"api_visibility": "private"}),
+        (page.load, {"api_visibility": "private"}),
     ):
         event(
             bound(steps.show_codebook, explorer), [session, layer], codebook,
