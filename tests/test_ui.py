@@ -12,8 +12,8 @@ from PIL import Image
 
 from compression.inputs import InputError
 from compression.presets import layer_names
+from compression.ui import cancelling, gridmask_tab, html, prune_steps, quantize_steps
 from compression.ui import explorer as explorer_module
-from compression.ui import gridmask_tab, guard, html, prune_steps, quantize_steps
 from compression.ui.explorer import Explorer
 from compression.ui.guard import guarded
 from compression.ui.pictures import read_upload, sample_picture
@@ -185,6 +185,6 @@ def test_layer_names_are_those_of_the_models():
 
 
 def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
-    monkeypatch.setattr(guard, "LATE_SECONDS", 0.0)
-    said = list(guard.cancelled("Cancelled.")())
+    monkeypatch.setattr(cancelling, "LATE_SECONDS", 0.0)
+    said = list(cancelling.cancelled("Cancelled.")())
     assert len(said) == 2 and said[0] == said[1] and "Cancelled." in said[0]

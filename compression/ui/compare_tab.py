@@ -11,8 +11,9 @@ import gradio as gr
 import compression
 from compression.presets import SHIPPED
 from compression.ui import front_section, html, plots
+from compression.ui.cancelling import cancelled
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound, cancelled
+from compression.ui.guard import bound
 from compression.ui.session import Session
 
 if TYPE_CHECKING:

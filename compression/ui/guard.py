@@ -1,18 +1,13 @@
-"""Turns what a visitor got wrong into one sentence on the page, and nothing else is lost; and says
-that a run was cancelled."""
+"""Turns what a visitor got wrong into one sentence on the page, and nothing else is lost."""
 
 import functools
 import inspect
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from compression.inputs import InputError
-from compression.ui import html
-
-LATE_SECONDS = 1.0  # within which a stopped run's last words arrive
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,18 +36,6 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 def bound(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
     """The guarded handler with the server's explorer as its first argument."""
     return functools.partial(guarded(handler), explorer)
-
-
-def cancelled(text: str) -> Callable[[], Iterator[str]]:
-    """A handler that says so, twice: what the run had sent before it was stopped may arrive after
-    the first time."""
-
-    def say() -> Iterator[str]:
-        yield html.status(text)
-        time.sleep(LATE_SECONDS)
-        yield html.status(text)
-
-    return say
 
 
 def _message(error: InputError) -> gr.Error:

@@ -9,8 +9,9 @@ from compression.presets import layer_names
 from compression.ui import html
 from compression.ui import prune_steps as steps
 from compression.ui.budget import GOALS, plan, prune_by_plan
+from compression.ui.cancelling import cancelled
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound, cancelled
+from compression.ui.guard import bound
 from compression.ui.session import Session
 
 LEAD = (

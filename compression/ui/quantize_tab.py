@@ -9,8 +9,9 @@ from compression.recorded_machine import machine_text
 from compression.ui import html, packed_section, size_fit, size_plots
 from compression.ui import quantize_steps as steps
 from compression.ui.budget import fill_bits
+from compression.ui.cancelling import cancelled
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound, cancelled
+from compression.ui.guard import bound
 from compression.ui.recorded import codebook_kinds
 
 LEAD = (

@@ -12,8 +12,9 @@ import compression
 from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import html, plots
+from compression.ui.cancelling import cancelled
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound, cancelled, guarded
+from compression.ui.guard import bound, guarded
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
