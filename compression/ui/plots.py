@@ -261,7 +261,7 @@ def _with_legend(height: int, variants: Sequence["Variant"]) -> int:
 
 def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
     """Share of each class's test images that each variant gets right (its recall)."""
-    figure = base_figure("", "Right answers (%)", height=_with_legend(400, variants))
+    figure = base_figure("", "Right answers (%)", height=_with_legend(420, variants))
     for k, variant in enumerate(variants):
         reports = variant.evaluation.per_class
         figure.add_bar(
