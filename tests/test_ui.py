@@ -1,5 +1,6 @@
 """The page's handlers without a browser: uploads, tables, sessions, the store, pieces of HTML."""
 
+import asyncio
 import base64
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from compression.ui import cancelling, gridmask_tab, html, prune_steps, quantize
 from compression.ui import explorer as explorer_module
 from compression.ui.explorer import Explorer
 from compression.ui.guard import guarded
+from compression.ui.page import build_page
 from compression.ui.pictures import read_upload, sample_picture
 from compression.ui.session import Session
 
@@ -23,6 +25,14 @@ from compression.ui.session import Session
 @pytest.fixture(scope="module")
 def explorer():
     return Explorer()
+
+
+@pytest.fixture(scope="module")
+def page(explorer):
+    async def built():  # in a loop, since Gradio would open one that nobody closes
+        return build_page(explorer).config
+
+    return asyncio.run(built())
 
 
 def saved(tmp_path, image: Image.Image, name: str, **options):
@@ -188,3 +198,20 @@ def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
     monkeypatch.setattr(cancelling, "LATE_SECONDS", 0.0)
     said = list(cancelling.cancelled("Cancelled.")())
     assert len(said) == 2 and said[0] == said[1] and "Cancelled." in said[0]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [{"elem_id": "compare-table"}, {"elem_id": "gridmask-triptych"},
+     {"elem_id": "gridmask-gallery"}, {"label": "Weights of the layer"}, {"label": "Codebook"}],
+)  # fmt: skip
+def test_what_follows_changes_has_one_listener_so_that_older_answers_do_not_stand(page, shown):
+    """Gradio keeps the order within a listener alone."""
+    ids = [c["id"] for c in page["components"] if shown.items() <= c["props"].items()]
+    assert len(ids) == 1
+    follows = [
+        d for d in page["dependencies"]
+        if ids[0] in d["outputs"] and any(event != "click" for _, event in d["targets"])
+    ]  # fmt: skip
+    assert len(follows) == 1
+    assert len(follows[0]["targets"]) > 1 and follows[0]["trigger_mode"] == "always_last"

@@ -196,20 +196,19 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
 
     grid = [upload, class_name, number, d, ratio, angle, delta_x, delta_y, invert]
     show = bound(show_grid, explorer)
-    first, *others = [number, d, ratio, angle, delta_x, delta_y]
-    first.input(show, grid, triptych, api_name="gridmask", **LIVE)
-    for control in others:
-        control.input(show, grid, triptych, api_visibility="private", **LIVE)
-    for control in (class_name, invert, upload):
-        control.change(show, grid, triptych, api_visibility="private", **LIVE)
+    moved = [number, d, ratio, angle, delta_x, delta_y]
+    # One listener each for the mask and the draws: an older answer must not overtake a newer one.
+    gr.on(
+        [*(c.input for c in moved), *(c.change for c in (class_name, invert, upload)), page.load],
+        show, grid, triptych, api_name="gridmask", **LIVE,
+    )  # fmt: skip
     picture.upload(guarded(take_upload), picture, [upload, remark], api_name="gridmask_upload")
     reset.click(back_to_sample, None, [upload, remark], api_name="gridmask_sample")
     draws = [class_name, d_low, d_high, ratio, rotate, probability, seed]
     draw = bound(draw_gallery, explorer)
-    seed.change(draw, draws, gallery, api_name="gridmask_gallery", **LIVE)
-    for control in (d_low, d_high, rotate, probability, ratio):
-        control.input(draw, draws, gallery, api_visibility="private", **LIVE)
-    class_name.change(draw, draws, gallery, api_visibility="private", **LIVE)
+    moved = [d_low, d_high, rotate, probability, ratio]
+    gr.on(
+        [*(c.input for c in moved), seed.change, class_name.change, page.load],
+        draw, draws, gallery, api_name="gridmask_gallery", **LIVE,
+    )  # fmt: skip
     redraw.click(guarded(next_seed), seed, seed, api_name="gridmask_draw_again", **LIVE)
-    page.load(show, grid, triptych, api_visibility="private", show_progress="hidden")
-    page.load(draw, draws, gallery, api_visibility="private", show_progress="hidden")

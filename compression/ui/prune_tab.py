@@ -155,21 +155,18 @@ def build(
         None, status, cancels=[*runs], concurrency_limit=None,
         api_visibility="private",
     )  # fmt: skip
-    for event, visible in (
-        (layer.change, {"api_name": "weights"}),
-        (session.change, {"api_visibility": "private"}),
-    ):
-        event(
-            bound(steps.show_histogram, explorer), [session, layer], histogram,
-            trigger_mode="always_last", **visible, **QUICK,
-        )  # fmt: skip
+    # One listener: an older answer must not overtake a newer one.
+    gr.on(
+        [layer.change, session.change, page.load],
+        bound(steps.show_histogram, explorer), [session, layer], histogram,
+        api_name="weights", trigger_mode="always_last", **QUICK,
+    )  # fmt: skip
     start.change(
         bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE
     )
     goal.change(_shown_goal, goal, [budget, points_lost], **PRIVATE)
     start.change(bound(_budget_of, explorer), session, budget, **PRIVATE)
     page.load(bound(steps.dense_table, explorer), session, table, **PRIVATE)
-    page.load(bound(steps.show_histogram, explorer), [session, layer], histogram, **PRIVATE)
     return pruned
 
 

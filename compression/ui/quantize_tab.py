@@ -134,15 +134,12 @@ def build(
         None, status, cancels=[*runs], concurrency_limit=None,
         api_visibility="private",
     )  # fmt: skip
-    for event, visible in (
-        (layer.change, {"api_name": "codebook"}),
-        (session.change, {"api_visibility": "private"}),
-        (page.load, {"api_visibility": "private"}),
-    ):
-        event(
-            bound(steps.show_codebook, explorer), [session, layer], codebook,
-            trigger_mode="always_last", **visible, **QUICK,
-        )  # fmt: skip
+    # One listener: an older answer must not overtake a newer one.
+    gr.on(
+        [layer.change, session.change, page.load],
+        bound(steps.show_codebook, explorer), [session, layer], codebook,
+        api_name="codebook", trigger_mode="always_last", **QUICK,
+    )  # fmt: skip
     by_goal.success(bound(fill_bits, explorer), session, [overrides, source, status], **PRIVATE)
     start.change(
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
