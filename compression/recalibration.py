@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compression.data import normalize
 from compression.inference import check_images
 from compression.inputs import InputError, whole
+from compression.unfolding import unfold_batch_norm
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -30,6 +31,7 @@ def recalibrate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int 
     """
     batch_size = whole("batch_size", batch_size, 1, 50_000, "images")
     check_images(images)
+    model = unfold_batch_norm(model, images)
     recalibrated, probe = copy.deepcopy(model), copy.deepcopy(model).eval()
     pools = {name: _Pool(layer) for name, layer in _norms(probe).items()}
     if not pools:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from compression.gridmask import GridMask
 from compression.hardware import PRECISIONS
-from compression.inputs import choice, real, whole
+from compression.inputs import InputError, choice, real, whole
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class TrainConfig:
     many epochs see the images reduced to so many pixels a side (progressive resizing), at that
     share of the arithmetic. norm_batch: images that share batch-norm statistics ("ghost" batch
     norm, Hoffer et al. 2017, arXiv 1705.08741); a batch is computed in parts of so many, which stay
-    in a processor's cache.
+    in a processor's cache. draws: after so many epochs the same augmented batches come again, with
+    what a teacher answered to them, so that it is asked once; 0: all epochs are drawn anew.
     """
 
     epochs: int = 18
@@ -57,6 +58,7 @@ class TrainConfig:
     cutout: int = 0
     small_epochs: int = 0
     small_side: int = 24
+    draws: int = 0
     gridmask: GridMaskConfig | None = None
     precision: str = "auto"
     seed: int = 0
@@ -77,6 +79,11 @@ class TrainConfig:
         whole("cutout", self.cutout, 0, 32, "pixels")
         whole("small_epochs", self.small_epochs, 0, 1000)
         whole("small_side", self.small_side, 8, 32, "pixels")
+        whole("draws", self.draws, 0, 1000, "epochs")
+        if self.draws and (self.small_epochs or (self.gridmask and self.gridmask.ramp_epochs)):
+            raise InputError(
+                f"draws must be 0 where epochs differ in size or masks, got {self.draws}."
+            )
         choice("precision", self.precision, PRECISIONS)
         whole("seed", self.seed, 0, 2**31 - 1)
 

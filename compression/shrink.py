@@ -43,7 +43,8 @@ class ShrinkConfig:
     first_ratio times that size, with worth_power (`train_entropy`); centroid_epochs of the levels
     alone, 0 for none; learning rates as in TrainConfig (sgd_lr) and CentroidConfig (learning_rate);
     compensation_images: training images by which rounding errors are made up for where there are no
-    epochs; recalibration_images: those on which batch norm is re-estimated."""
+    epochs; recalibration_images: those on which batch norm is re-estimated; draws: as in
+    TrainConfig, of learning through the rounding."""
 
     max_bytes: float
     epochs: int = 8
@@ -54,6 +55,7 @@ class ShrinkConfig:
     centroid_lr: float = 0.3
     compensation_images: int = 512
     recalibration_images: int = 5000
+    draws: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class ShrinkConfig:
             optimizer="sgd",
             sgd_lr=self.learning_rate,
             warmup=_WARMUP,
+            draws=self.draws,
             seed=self.seed,
         )
 

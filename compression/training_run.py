@@ -21,6 +21,7 @@ from compression.inference import fold_batch_norm
 from compression.optimizer import Schedule, build_optimizers
 from compression.recipes import TrainConfig
 from compression.resume import ResumeFile, digest_of
+from compression.unfolding import unfold_batch_norm
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainingRun:
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
-        self.model = copy.deepcopy(model).to(device)
+        self.model = copy.deepcopy(unfold_batch_norm(model, train_set.images)).to(device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         _set_norm_momentum(self.model, config)
         self.constraint = bind(self.model)
@@ -68,6 +69,7 @@ class TrainingRun:
         self.schedule = Schedule(self.optimizers, steps, config.warmup)
         self.learning_rate = 0.0
         self._teacher: nn.Module | None = None
+        self._answered: dict[tuple[int, int, int], Tensor] = {}  # by draw, step, and part of it
 
     def set_teacher(self, teacher: nn.Module | None) -> None:
         """Learn this network's answers in place of the labels."""
@@ -85,16 +87,18 @@ class TrainingRun:
         self.model.train()
         dtype = autocast_dtype(self.config.precision, self.device)
         total, steps = 0.0, len(self.batches)
-        for step, (images, labels) in enumerate(self.batches.epoch(epoch)):
+        draw = (epoch - 1) % self.config.draws + 1 if self.config.draws else epoch
+        for step, (images, labels) in enumerate(self.batches.epoch(draw)):
             self.schedule.set_step((epoch - 1) * len(self.batches) + step)
             self.model.zero_grad(set_to_none=True)
             parts = -(-len(labels) // self.config.norm_batch)
             summed = torch.zeros((), device=self.device)
             # One context for all parts: the weights are cast once for all of them.
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+                together = zip(images.chunk(parts), labels.chunk(parts), strict=True)
+                for part, (pixels, answers) in enumerate(together):
                     logits = self.model(pixels)
-                    target = self._target(pixels, answers)
+                    target = self._target(pixels, answers, (draw, step, part))
                     with torch.autocast(self.device.type, enabled=False):
                         loss = self._loss(logits.float(), target)
                         (loss / len(labels)).backward()
@@ -110,12 +114,18 @@ class TrainingRun:
             )
         return total / (steps * self.batches.batch_size)
 
-    def _target(self, pixels: Tensor, answers: Tensor) -> Tensor:
-        """What the batch should be answered: (B,) int64 labels, or (B, classes) logits."""
+    def _target(self, pixels: Tensor, answers: Tensor, place: tuple[int, int, int]) -> Tensor:
+        """What the part of a batch at `place` should be answered: (B,) int64 labels, or (B,
+        classes) logits."""
         if self._teacher is None:
             return answers
+        if place in self._answered:
+            return self._answered[place]
         with torch.no_grad():
-            return self._teacher(pixels).float()
+            said = self._teacher(pixels).float()
+        if self.config.draws:
+            self._answered[place] = said
+        return said
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The summed cross-entropy with labels, or with a teacher's softened answers."""

@@ -43,6 +43,13 @@ def shrink_command(
     teacher: Annotated[
         str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
     ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            help="Epochs after which the same augmented batches come again, so that the teacher "
+            "is asked once about each; 0 for never."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
     results: Annotated[
         Path | None,
@@ -62,6 +69,7 @@ def shrink_command(
         worth_power=worth_power,
         centroid_epochs=centroid_epochs,
         centroid_lr=centroid_lr,
+        draws=draws,
         seed=seed,
     )
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
@@ -84,6 +92,7 @@ def shrink_command(
         command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
         command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
+        command += f"--draws {draws} " if draws else ""
         command += f"--seed {seed} --source {sets['train'].source}"
         command += f" --start {without_folders(start)}" if start else ""
         command += f" --teacher {without_folders(teacher)}" if teacher else ""

@@ -1,0 +1,80 @@
+"""Batch norm as training and recalibration need it, for a model out of a packed file.
+
+A packed file holds two numbers a channel, scale and shift (`packing_vectors.py`): all that eval
+mode needs. Under a batch's own statistics the same model would be another network, since its scale
+holds what a batch is divided by. Here both are taken apart again: mean and variance are measured on
+images, scale and shift make up for them, and in eval mode the model stays what it was.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compression.data import normalize
+from compression.inference import check_images
+
+_IMAGES = 1024  # the first so many: more do not change the statistics
+_BATCH = 128
+
+
+@torch.no_grad()
+def unfold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of `model` with batch-norm statistics of `images`, the same in eval mode to within
+    rounding; `model` itself where its batch norm is not folded.
+
+    images: (N, 32, 32, 3) uint8 training images, N >= 1, of which the first 1,024 are used. Modes
+    stay as they are. Raises InputError for no images.
+    """
+    if not is_folded(model):
+        return model
+    check_images(images)
+    unfolded, probe = copy.deepcopy(model), copy.deepcopy(model).eval()
+    probe.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    sums = {name: torch.zeros(3, norm.num_features).double() for name, norm in _norms(probe)}
+    for name, norm in _norms(probe):
+        norm.register_forward_pre_hook(_adder(sums[name]))
+    device = next(probe.parameters()).device
+    for pixels in images[:_IMAGES].split(_BATCH):
+        probe(normalize(pixels.to(device)))
+    for name, norm in _norms(unfolded):
+        count, total, squares = sums[name]
+        mean = total / count
+        variance = (squares / count - mean**2).clamp(min=0)
+        scale, shift = norm.weight.double().cpu(), norm.bias.double().cpu()
+        norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+        norm.bias.copy_(shift + mean * scale)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    return unfolded
+
+
+def is_folded(model: nn.Module) -> bool:
+    """Whether there is batch norm, and all of it neither shifts nor divides, as a packed file's."""
+    norms = [norm for _, norm in _norms(model)]
+    return bool(norms) and all(
+        norm.affine
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.running_mean.any()
+        and bool((norm.running_var == torch.ones_like(norm.running_var) - norm.eps).all())
+        for norm in norms
+    )
+
+
+def _norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def _adder(sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """Adds count, sum and sum of squares of what passes, a channel, in float64."""
+
+    def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+        count = inputs[0].numel() // inputs[0].shape[1]
+        variance, mean = variance.cpu().double(), mean.cpu().double()
+        sums.add_(count * torch.stack((torch.ones_like(mean), mean, variance + mean**2)))
+
+    return add

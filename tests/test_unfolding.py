@@ -1,0 +1,83 @@
+"""Batch norm out of a packed file, under a batch's own statistics: training and recalibration."""
+
+import copy
+
+import pytest
+import torch
+
+import compression
+from compression.data import load_cifar10, normalize
+from compression.inputs import InputError
+from compression.packing import load_packed
+from compression.recalibration import recalibrate_batch_norm
+from compression.training import TrainConfig, train
+from compression.unfolding import is_folded, unfold_batch_norm
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return load_cifar10("train", "sample").head(512)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return compression.load_checkpoint("resnet9-s/baseline").model
+
+
+@pytest.fixture(scope="module")
+def packed(dense, tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "small.safetensors"
+    compression.save_packed(compression.quantize(dense, 6), path)
+    return load_packed(path)
+
+
+def logits(model, images):
+    with torch.no_grad():
+        return torch.cat([model(normalize(part)) for part in images.split(128)])
+
+
+def test_eval_mode_stays_and_batches_give_nearly_the_same(packed, train_set):
+    images = train_set.images
+    unfolded = unfold_batch_norm(packed, images)
+    expected, scale = logits(packed, images), logits(packed, images).std()
+    assert is_folded(packed) and not is_folded(unfolded) and not unfolded.training
+    assert (logits(unfolded, images) - expected).abs().max() < 1e-4 * scale
+    by_batch = logits(copy.deepcopy(unfolded).train(), images)
+    assert (by_batch - expected).std() < 0.2 * scale
+    assert (logits(copy.deepcopy(packed).train(), images) - expected).std() > scale
+
+
+def test_statistics_are_those_of_what_passes(packed, train_set):
+    unfolded = unfold_batch_norm(packed, train_set.images)
+    seen = []
+    first = next(m for m in packed.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    with first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double())):
+        logits(packed, train_set.images)
+    values = torch.cat(seen).transpose(0, 1).flatten(1)
+    norm = next(m for m in unfolded.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    torch.testing.assert_close(norm.running_mean, values.mean(1).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        norm.running_var, values.var(1, correction=0).float(), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_other_models_are_left_alone(dense, train_set):
+    fresh = compression.build_model("resnet9-s")
+    assert unfold_batch_norm(dense, train_set.images) is dense
+    assert unfold_batch_norm(fresh, train_set.images) is fresh
+    assert unfold_batch_norm(torch.nn.Linear(2, 2), train_set.images).in_features == 2
+
+
+def test_no_images_are_refused(packed, train_set):
+    with pytest.raises(InputError, match="images"):
+        unfold_batch_norm(packed, train_set.images[:0])
+
+
+def test_a_packed_model_can_be_recalibrated_and_trained(packed, train_set):
+    test = load_cifar10("test", "sample").head(300)
+    right = compression.evaluate(packed, test.images, test.labels).accuracy
+    again = recalibrate_batch_norm(packed, train_set.images)
+    config = TrainConfig(epochs=1, batch_size=128, optimizer="sgd", sgd_lr=1e-4)
+    *_, last = train(packed, train_set, test, config)
+    assert compression.evaluate(again, test.images, test.labels).accuracy > right - 0.03
+    assert last.accuracy > right - 0.03
