@@ -90,6 +90,7 @@ _EXPORTS = {
     "train_by_step": "training",
     "StepResult": "training",
     "FINE_TUNE": "training",
+    "unfold_batch_norm": "unfolding",
 }
 
 __all__ = sorted(_EXPORTS)  # pyright: ignore[reportUnsupportedDunderAll]

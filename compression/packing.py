@@ -111,8 +111,9 @@ def description_bytes(name: str, steps: Sequence[str]) -> int:
 def load_packed(path: str | os.PathLike[str]) -> ResNet9:
     """The network of a packed file, in eval mode, with float32 weights; as `load_checkpoint` does.
 
-    Raises PackedFormatError, one sentence, for a file that is no sound packed model of this
-    version; memory is taken for the file and for one network of its preset only.
+    Before its weights are changed, `unfold_batch_norm` should take its batch norm apart. Raises
+    PackedFormatError, one sentence, for a file that is no sound packed model of this version;
+    memory is taken for the file and for one network of its preset only.
     """
     return load_packed_parts(path)[0].model  # pyright: ignore[reportReturnType]
 

@@ -1,9 +1,10 @@
 """Biases and batch norm of a packed model: one vector, in half precision.
 
 In eval mode batch norm is scale * x + shift, two numbers a channel in place of four; what comes
-back has mean 0 and the variance that makes its scale that one. Half precision rounds by at most one
-part in 2048, which moved the accuracy of neither shipped `resnet9-s` on the 10,000 test images (a
-test holds recorded reproductions, whose rows are packed files, to the checkpoints' own figures).
+back has mean 0 and the variance that makes its scale that one (`unfolding.py` takes it apart again,
+for what needs a batch's own statistics). Half precision rounds by at most one part in 2048, which
+moved the accuracy of neither shipped `resnet9-s` on the 10,000 test images (a test holds recorded
+reproductions, whose rows are packed files, to the checkpoints' own figures).
 """
 
 import numpy as np

@@ -1,5 +1,6 @@
 """A model out of a file, whichever kind it is: a checkpoint by name or path, or a packed model."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from compression.checkpoint import Checkpoint, load_checkpoint
 from compression.packing import is_packed, load_packed_parts
 from compression.quantization import QuantizedLayer, QuantizedModel, quantized_layer_of
 from compression.resnet9 import ResNet9, prunable_layers
+from compression.unfolding import unfold_batch_norm
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class StoredModel:
         """The network, in eval mode."""
         assert isinstance(self.parts.model, ResNet9)
         return self.parts.model
+
+    def unfolded(self, images: Tensor) -> "StoredModel":
+        """The same to be changed, as `unfold_batch_norm` gives it on (N, 32, 32, 3) training
+        images; itself where batch norm is not folded."""
+        parts = dataclasses.replace(self.parts, model=unfold_batch_norm(self.model, images))
+        return dataclasses.replace(self, parts=parts)
 
 
 def load_stored(name_or_path: str | os.PathLike[str]) -> StoredModel:

@@ -11,7 +11,15 @@ from compression.inputs import InputError
 from compression.packing import load_packed
 from compression.recalibration import recalibrate_batch_norm
 from compression.training import TrainConfig, train
+from compression.ui.explorer import Explorer
 from compression.unfolding import is_folded, unfold_batch_norm
+
+
+class FewImages(Explorer):
+    """The explorer on the first images of each split."""
+
+    def images(self, split, source):
+        return super().images(split, source).head(512 if split == "train" else 100)
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +89,26 @@ def test_a_packed_model_can_be_recalibrated_and_trained(packed, train_set):
     *_, last = train(packed, train_set, test, config)
     assert compression.evaluate(again, test.images, test.labels).accuracy > right - 0.03
     assert last.accuracy > right - 0.03
+
+
+def test_an_uploaded_packed_file_recovers_from_pruning_as_its_dense_model_does(
+    dense, packed, train_set, tmp_path
+):
+    path = tmp_path / "small.safetensors"
+    compression.save_packed(compression.quantize(dense, 6), path)
+    explorer = FewImages()
+    uploaded = explorer.model(explorer.upload(str(path), "sample"))
+    assert not is_folded(uploaded)
+    test = load_cifar10("test", "sample").head(500)
+    sparsities = dict.fromkeys(["conv3", "conv4", "res2.first", "res2.second"], 0.8)
+
+    def right(model, recalibrated):
+        found = compression.prune(model, sparsities).model
+        if recalibrated:
+            found = recalibrate_batch_norm(found, train_set.images)
+        return compression.evaluate(found, test.images, test.labels).accuracy
+
+    assert right(uploaded, True) > right(uploaded, False) + 0.02
+    assert right(uploaded, True) == pytest.approx(right(dense, True), abs=0.02)
+    # Pruned before its batch norm was taken apart there is nothing to recover by, but no harm.
+    assert right(packed, True) == pytest.approx(right(packed, False), abs=0.02)

@@ -30,6 +30,7 @@ from compression.recalibration import recalibrate_batch_norm
 from compression.report import row_of, variant_of
 from compression.stored import load_stored
 from compression.training import FINE_TUNE, fine_tune
+from compression.unfolding import unfold_batch_norm
 
 CheckpointArgument = Annotated[
     str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
@@ -58,12 +59,13 @@ def prune_command(
     """Prune by magnitude; choices on validation images, the result measured on test images."""
     before = load_checkpoint(checkpoint)
     epochs = whole("fine_tune_epochs", fine_tune_epochs, 0, 1000)
-    pruned = prune(before.model, _sparsities(before, sparsity, layer))
+    train_set = load_cifar10("train", source, data)
+    dense = unfold_batch_norm(before.model, train_set.images)
+    pruned = prune(dense, _sparsities(before, sparsity, layer))
     steps = [
         *before.metadata.get("steps", ["as trained"]),
         f"pruned to {pruned.sparsity:.1%} zeros",
     ]
-    train_set = load_cifar10("train", source, data)
     if recalibrate:
         pruned = with_model(pruned, recalibrate_batch_norm(pruned.model, train_set.images))
         steps.append("batch norm recalibrated")
@@ -149,20 +151,21 @@ def quantize_command(
     train_set = load_cifar10("train", source, data)
     compensate = whole("compensate", compensate, 0, len(train_set), "images")
     images = train_set.images[: compensate or 512]
+    dense = unfold_batch_norm(before.model, train_set.images)
     if max_kib is not None:
         budget = 1024 * real("max_kib", max_kib, 1, 2**20, "KiB")
         label, mended = f"quantized for {max_kib:g} KiB", len(images)
         longest = _quantize_steps(label, mended, recalibrate, epochs, 0)
         overhead = description_bytes(out.stem, [*_steps_of(before), *longest])
-        quantized = fit_entropy(before.model, budget, images, masks, overhead=overhead)
+        quantized = fit_entropy(dense, budget, images, masks, overhead=overhead)
     else:
         uniform = set(widths.values()) == {bits}
         label = f"k-means quantized to {f'{bits} bits' if uniform else 'mixed bits'}"
         mended = compensate
         if compensate:
-            quantized = quantize_compensated(before.model, widths, images, masks)
+            quantized = quantize_compensated(dense, widths, images, masks)
         else:
-            quantized = quantize(before.model, widths, masks)
+            quantized = quantize(dense, widths, masks)
     widths = {name: entry.bits for name, entry in quantized.layers.items()}
     best_epoch = 0
     if recalibrate:

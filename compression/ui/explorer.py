@@ -118,7 +118,10 @@ class Explorer:
         """A shipped or starting model out of its file; loaded once."""
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = compression.load_stored(self.packed.get(name, name))
+                stored = compression.load_stored(self.packed.get(name, name))
+                if name not in (*SHIPPED, *self.packed):  # it is there to be changed
+                    stored = stored.unfolded(self.images("train", "sample").images)
+                self._loaded[name] = stored
             return self._loaded[name]
 
     def holds(self, key: object) -> bool:
@@ -137,7 +140,8 @@ class Explorer:
     def upload(self, path: str, source: str) -> str:
         """Check and measure a visitor's checkpoint file; returns its key."""
         name = f"uploaded {Path(path).stem}"[:40]
-        stored, images = compression.load_stored(path), self.images("test", source)
+        images = self.images("test", source)
+        stored = compression.load_stored(path).unfolded(self.images("train", source).images)
         return self.put(compression.variant_of(stored, images, name=name))
 
     def recorded_scan(self, name: str) -> "RecordedScan | None":
