@@ -69,7 +69,10 @@ class TrainingRun:
         self.schedule = Schedule(self.optimizers, steps, config.warmup)
         self.learning_rate = 0.0
         self._teacher: nn.Module | None = None
-        self._answered: dict[tuple[int, int, int], Tensor] = {}  # by draw, step, and part of it
+        # One tensor: many small ones, each made between two large ones that are given back, keep
+        # the memory of those from being used again.
+        self._answers: Tensor | None = None  # (draws, steps, batch, classes)
+        self._answered: set[int] = set()  # the draws whose answers are whole
 
     def set_teacher(self, teacher: nn.Module | None) -> None:
         """Learn this network's answers in place of the labels."""
@@ -95,10 +98,11 @@ class TrainingRun:
             summed = torch.zeros((), device=self.device)
             # One context for all parts: the weights are cast once for all of them.
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                together = zip(images.chunk(parts), labels.chunk(parts), strict=True)
-                for part, (pixels, answers) in enumerate(together):
+                first = 0
+                for pixels, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
                     logits = self.model(pixels)
-                    target = self._target(pixels, answers, (draw, step, part))
+                    target = self._target(pixels, answers, (draw, step, first))
+                    first += len(pixels)
                     with torch.autocast(self.device.type, enabled=False):
                         loss = self._loss(logits.float(), target)
                         (loss / len(labels)).backward()
@@ -112,19 +116,26 @@ class TrainingRun:
             yield StepResult(
                 epoch, self.config.epochs, step + 1, steps, summed.item() / len(labels)
             )
+        if self.config.draws and self._teacher is not None:
+            self._answered.add(draw)
         return total / (steps * self.batches.batch_size)
 
     def _target(self, pixels: Tensor, answers: Tensor, place: tuple[int, int, int]) -> Tensor:
-        """What the part of a batch at `place` should be answered: (B,) int64 labels, or (B,
-        classes) logits."""
+        """What a part of a batch should be answered: (B,) int64 labels, or (B, classes) logits;
+        place: the draw, the step, and the part's first image in the batch."""
         if self._teacher is None:
             return answers
-        if place in self._answered:
-            return self._answered[place]
+        draw, step, first = place
+        part = slice(first, first + len(pixels))
+        if draw in self._answered and self._answers is not None:
+            return self._answers[draw - 1, step, part]
         with torch.no_grad():
             said = self._teacher(pixels).float()
         if self.config.draws:
-            self._answered[place] = said
+            shape = (self.config.draws, len(self.batches), self.batches.batch_size, said.shape[1])
+            kept = self._answers if self._answers is not None else said.new_empty(shape)
+            kept[draw - 1, step, part] = said
+            self._answers = kept
         return said
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
