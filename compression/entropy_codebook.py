@@ -127,8 +127,8 @@ def _settled(
         used = counts > 0
         used[zero] = True
         # Rounded to what is stored; levels that are equal then are one.
-        levels, places = np.unique(means[used].astype(np.float32) + 0.0, return_inverse=True)
-        levels = levels.astype(np.float64)
+        stored, places = np.unique(means[used].astype(np.float32) + 0.0, return_inverse=True)
+        levels = stored.astype(np.float64)
         counts = np.bincount(places, counts[used]).astype(np.float64, copy=False)
         lengths = math.log2(max(total, 1)) - np.log2(np.maximum(counts, 0.5))
         costs = price * lengths.astype(np.float64, copy=False)
