@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compression.data import normalize
 from compression.inference import check_images
 
-_IMAGES = 1024  # the first so many: more do not change the statistics
+_IMAGES = 1024  # the first so many: a mean and a variance a channel need no more
 _BATCH = 128
 
 

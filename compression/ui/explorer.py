@@ -141,7 +141,7 @@ class Explorer:
         """Check and measure a visitor's checkpoint file; returns its key."""
         name = f"uploaded {Path(path).stem}"[:40]
         images = self.images("test", source)
-        stored = compression.load_stored(path).unfolded(self.images("train", source).images)
+        stored = compression.load_stored(path).unfolded(self.images("train", "sample").images)
         return self.put(compression.variant_of(stored, images, name=name))
 
     def recorded_scan(self, name: str) -> "RecordedScan | None":
