@@ -1,7 +1,7 @@
 """Training a network for a size of its packed file, through the rounding.
 
 The network learns a teacher's answers with rounded weights (`entropy_rounding.py`), whose codes may
-take ever fewer bytes over the first half of the steps, and the wanted size from there on. Left out:
+take ever fewer bytes over the first part of the steps, and the wanted size from there on. Left out:
 measuring the layers' worth anew on the way.
 """
 
@@ -31,7 +31,6 @@ from compression.recipes import TrainConfig
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.training import EpochResult, train
 
-_SHRINKING = 0.5  # of the steps: as long does the budget shrink
 # Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather
 # where their codes change, so that cutting off a last percent after training costs a point.
 _SPARE = 0.008
@@ -58,6 +57,7 @@ def train_entropy(
     config: TrainConfig,
     *,
     first_ratio: float = 1.5,
+    shrinking: float = 0.5,
     worth_power: float = WORTH_POWER,
     overhead: int = 0,
     start: QuantizedModel | None = None,
@@ -67,11 +67,11 @@ def train_entropy(
     """Train a copy of `model`, rounded at every step, yielding a RoundedEpoch after each epoch.
 
     max_bytes: of the packed file, which the last epoch's keeps (with `overhead` bytes for its name
-    and steps); first_ratio: size at the first step in sizes of that, coming down over half of the
-    steps; worth_power: as in `tempered_worth`. start: what an earlier training made of `model`, to
-    go on from in place of rounding it; its size then is the first. Batch norm's running statistics
-    lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises InputError where
-    `train` does, for a size that is out of reach, and for a start of other layers.
+    and steps); first_ratio: size at the first step in sizes of that, coming down over the share
+    `shrinking` of the steps; worth_power: as in `tempered_worth`. start: what an earlier training
+    made of `model`, to go on from in place of rounding it; its size then is the first. Batch norm's
+    running statistics lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises
+    InputError where `train` does, for a size that is out of reach, and for a start of other layers.
     """
     wanted = real("max_bytes", max_bytes, 1, 2**40, "bytes") - overhead
     first_ratio = real("first_ratio", first_ratio, 1, 1000)
@@ -87,16 +87,16 @@ def train_entropy(
         least = math.ceil(rest) + overhead
         raise InputError(f"max_bytes must be above {least:,}, got {max_bytes:,.0f}.")
     steps = config.epochs * max(1, len(train_set) // config.batch_size)
-    shrinking = max(1, round(_SHRINKING * steps))
+    falling = max(1, round(real("shrinking", shrinking, 0, 1) * steps))
 
     def budget(step: int) -> float:
-        return last * max(1.0, at_first / last) ** max(0.0, 1 - step / shrinking)
+        return last * max(1.0, at_first / last) ** max(0.0, 1 - step / falling)
 
     bound: list[EntropyRounding] = []
 
     def bind(copied: nn.Module) -> EntropyRounding:
         if start is None:
-            rounding = EntropyRounding(copied, layers, worth, price, budget, shrinking)
+            rounding = EntropyRounding(copied, layers, worth, price, budget, falling)
         else:  # levels are not found anew: weights that lie in few places would get too few
             rounding = EntropyRounding(copied, layers, worth, CHEAPEST, budget, 0)
             rounding.go_on_at(price, _HELD * at_first)

@@ -5,6 +5,8 @@ its channels-last memory. torch.optim.Muon orthogonalizes in bfloat16, which a p
 in hardware emulates at some 3 s a step for ResNet-9; the class here computes in what is fast.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -76,16 +78,20 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     convolutions = [p for p in model.parameters() if p.dim() == 4]
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.sgd_weight_decay},
+    decay = config.sgd_weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = []
     if config.optimizer == "muon":
         rates = (config.muon_lr, config.muon_momentum, config.muon_weight_decay)
         optimizers.append(ConvMuon(convolutions, *rates))
-    else:
+    elif config.sgd_conv_lr is None:
         groups[0]["params"] = convolutions + matrices
+    else:
+        own = {"params": convolutions, "weight_decay": decay, "lr": config.sgd_conv_lr}
+        groups.append(own)
     momentum = config.sgd_momentum
     optimizers.append(
         torch.optim.SGD(groups, lr=config.sgd_lr, momentum=momentum, nesterov=momentum > 0)

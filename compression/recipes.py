@@ -32,6 +32,7 @@ class GridMaskConfig:
 class TrainConfig:
     """One training recipe. Learning rates are per step of a mean loss; decays are per step too.
 
+    sgd_conv_lr: that of convolutions where the optimizer is SGD, by default sgd_lr.
     temperature: of a teacher's answers, where there is one. small_epochs, small_side: the first so
     many epochs see the images reduced to so many pixels a side (progressive resizing), at that
     share of the arithmetic. norm_batch: images that share batch-norm statistics ("ghost" batch
@@ -48,6 +49,7 @@ class TrainConfig:
     muon_momentum: float = 0.9
     muon_weight_decay: float = 0.025
     sgd_lr: float = 0.02
+    sgd_conv_lr: float | None = None
     sgd_momentum: float = 0.9
     sgd_weight_decay: float = 5e-4
     warmup: float = 0.15
@@ -70,6 +72,8 @@ class TrainConfig:
         choice("optimizer", self.optimizer, ("muon", "sgd"))
         for name in ("muon_lr", "sgd_lr"):
             real(name, getattr(self, name), 0, 100)
+        if self.sgd_conv_lr is not None:
+            real("sgd_conv_lr", self.sgd_conv_lr, 0, 100)
         real("temperature", self.temperature, 0.1, 100)
         for name in ("muon_momentum", "sgd_momentum", "warmup", "label_smoothing"):
             real(name, getattr(self, name), 0, 1)

@@ -40,15 +40,17 @@ _KEPT = "rounded.safetensors"
 @dataclass(frozen=True)
 class ShrinkConfig:
     """max_bytes: of the packed file; epochs of learning through the rounding, 0 for none, from
-    first_ratio times that size, with worth_power (`train_entropy`); centroid_epochs of the levels
-    alone, 0 for none; learning rates as in TrainConfig (sgd_lr) and CentroidConfig (learning_rate);
-    compensation_images: training images by which rounding errors are made up for where there are no
-    epochs; recalibration_images: those on which batch norm is re-estimated; draws: as in
-    TrainConfig, of learning through the rounding."""
+    first_ratio times that size, with shrinking and worth_power (`train_entropy`); centroid_epochs
+    of the levels alone, 0 for none; learning rates as in TrainConfig (sgd_lr, sgd_conv_lr) and
+    CentroidConfig (learning_rate); compensation_images: training images by which rounding errors
+    are made up for where there are no epochs; recalibration_images: those on which batch norm is
+    re-estimated; draws: as in TrainConfig, of learning through the rounding."""
 
     max_bytes: float
     epochs: int = 8
     learning_rate: float = 0.01
+    conv_learning_rate: float = 0.01
+    shrinking: float = 0.5
     first_ratio: float = 1.5
     worth_power: float = 0.75
     centroid_epochs: int = 3
@@ -62,6 +64,8 @@ class ShrinkConfig:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
         whole("epochs", self.epochs, 0, 1000)
         real("learning_rate", self.learning_rate, 0, 100)
+        real("conv_learning_rate", self.conv_learning_rate, 0, 100)
+        real("shrinking", self.shrinking, 0, 1)
         real("first_ratio", self.first_ratio, 1, 1000)
         real("worth_power", self.worth_power, 0, 1)
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
@@ -77,6 +81,7 @@ class ShrinkConfig:
             batch_size=_BATCH,
             optimizer="sgd",
             sgd_lr=self.learning_rate,
+            sgd_conv_lr=self.conv_learning_rate,
             warmup=_WARMUP,
             draws=self.draws,
             seed=self.seed,
@@ -196,6 +201,7 @@ class _Run:
             self.sets["validation"],
             self.config.training(),
             first_ratio=self.config.first_ratio,
+            shrinking=self.config.shrinking,
             worth_power=self.config.worth_power,
             overhead=overhead,
             start=self.start,

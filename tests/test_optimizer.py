@@ -82,10 +82,15 @@ def test_a_weight_without_gradient_is_not_moved_by_an_old_one():
     assert torch.equal(model.first.weight, before)
 
 
-@pytest.mark.parametrize(("optimizer", "kinds"), [("muon", ["ConvMuon", "SGD"]), ("sgd", ["SGD"])])
-def test_every_parameter_has_one_optimizer_and_vectors_no_decay(optimizer, kinds):
+@pytest.mark.parametrize(
+    ("optimizer", "conv_lr", "kinds"),
+    [("muon", None, ["ConvMuon", "SGD"]), ("sgd", None, ["SGD"]), ("sgd", 0.7, ["SGD"])],
+)
+def test_every_parameter_has_one_optimizer_and_vectors_no_decay(optimizer, conv_lr, kinds):
     model = channels_last(tiny_net())
-    config = dataclasses.replace(TINY, optimizer=optimizer, sgd_weight_decay=0.01)
+    config = dataclasses.replace(
+        TINY, optimizer=optimizer, sgd_weight_decay=0.01, sgd_lr=0.2, sgd_conv_lr=conv_lr
+    )
     optimizers = build_optimizers(model, config)
     assert [type(owner).__name__ for owner in optimizers] == kinds
     groups = [group for owner in optimizers for group in owner.param_groups]
@@ -93,6 +98,7 @@ def test_every_parameter_has_one_optimizer_and_vectors_no_decay(optimizer, kinds
     for group in optimizers[-1].param_groups:
         for parameter in group["params"]:
             assert group["weight_decay"] == (0.01 if parameter.dim() > 1 else 0)
+            assert group["lr"] == (conv_lr if conv_lr and parameter.dim() == 4 else 0.2)
     if optimizer == "sgd":
         held = {id(p) for group in groups for p in group["params"]}
         assert held == {id(p) for p in model.parameters()}

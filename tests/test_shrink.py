@@ -220,6 +220,11 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     [
         ({"max_bytes": 0}, "max_bytes must be a number from 1"),
         ({"max_bytes": 1e5, "epochs": -1}, "epochs must be a whole number"),
+        (
+            {"max_bytes": 1e5, "conv_learning_rate": -1},
+            "conv_learning_rate must be a number from 0",
+        ),
+        ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
     ],

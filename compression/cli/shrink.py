@@ -25,6 +25,8 @@ def shrink_command(
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
     epochs: Annotated[int, typer.Option(help="Of learning through the rounding; 0 for none.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Of SGD in those.")] = 0.01,
+    conv_lr: Annotated[float, typer.Option(help="Of SGD on the convolutions' weights.")] = 0.01,
+    shrinking: Annotated[float, typer.Option(help="Share of those in which the size falls.")] = 0.5,
     first_ratio: Annotated[
         float, typer.Option(help="Size at their start, in sizes of the file.")
     ] = 1.5,
@@ -65,6 +67,8 @@ def shrink_command(
         1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),
         epochs=epochs,
         learning_rate=learning_rate,
+        conv_learning_rate=conv_lr,
+        shrinking=shrinking,
         first_ratio=first_ratio,
         worth_power=worth_power,
         centroid_epochs=centroid_epochs,
@@ -90,6 +94,7 @@ def shrink_command(
     if results is not None:
         command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
         command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
+        command += f"--conv-lr {conv_lr:g} --shrinking {shrinking:g} "
         command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--draws {draws} " if draws else ""
