@@ -47,6 +47,14 @@ class Coding(NamedTuple):
     renew: Callable[[Tensor], QuantizedLayer] | None = None
 
 
+class Compensated(NamedTuple):
+    """A layer whose codes make up for each other, and `values` of the weight's shape: what each
+    code was taken for, the weight with what those before it left."""
+
+    layer: QuantizedLayer
+    values: Tensor
+
+
 class Moments(NamedTuple):
     """Means over images and places, (d, d) float32 each: `own` of x x^T, x the d inputs that a row
     of the layer is multiplied by; `drift` of (y - x) x^T, y those of the dense network."""
@@ -70,7 +78,8 @@ def quantize_compensated(
     """
     plain = quantize(model, bits, masks)
     codings = {name: Coding(layer, nearest_rule) for name, layer in plain.layers.items()}
-    return with_layers(plain, compensated_layers(model, codings, images, masks))
+    found = compensated_layers(model, codings, images, masks)
+    return with_layers(plain, {name: each.layer for name, each in found.items()})
 
 
 @torch.no_grad()
@@ -79,7 +88,7 @@ def compensated_layers(
     codings: Mapping[str, Coding],
     images: Tensor,
     masks: Mapping[str, Tensor] | None = None,
-) -> dict[str, QuantizedLayer]:
+) -> dict[str, Compensated]:
     """The layers of `codings` with codes that make up for each other, each found on the inputs that
     the quantized layers before it give; time, memory and errors as in `quantize_compensated`."""
     if not isinstance(model, ResNet9):
@@ -90,38 +99,38 @@ def compensated_layers(
     generator = torch.Generator().manual_seed(0)
     dense = [State(normalize(part.to(device))) for part in images.split(_BATCH)]
     states = dense
-    weights, layers = prunable_layers(model), {}
+    weights, found = prunable_layers(model), {}
     for step in steps:
         folded = step.weight
         if step.name in codings:
             moments = _moments(step, states, dense, generator)
             weight = weights[step.name].weight.detach()
             mask = (masks or {}).get(step.name)
-            layers[step.name] = compensated_layer(codings[step.name], weight, moments, mask)
-            folded = (layers[step.name].weight() * scales[step.name]).to(folded)
+            found[step.name] = compensated_layer(codings[step.name], weight, moments, mask)
+            folded = (found[step.name].layer.weight() * scales[step.name]).to(folded)
         same = states is dense and step.name not in codings
         after = [step.run(state, step.weight, step.bias) for state in dense]
         states = after if same else [step.run(state, folded, step.bias) for state in states]
         dense = after
-    return layers
+    return found
 
 
 def compensated_layer(
     coding: Coding, weight: Tensor, moments: Moments, mask: Tensor | None = None
-) -> QuantizedLayer:
+) -> Compensated:
     """The layer with other codes and levels, chosen for `weight` (out, ...) by the moments of its
     inputs; False in `mask` stays the zero code."""
     elimination = Elimination(moments.own)
     rows = weight.float().flatten(1)  # (out, d)
     wanted = rows + _DRIFT * elimination.solved(rows @ moments.drift)
-    layer = coding.layer
+    layer, rounded = coding.layer, wanted
     for turn in range(_TURNS):
         layer, rounded = elimination.coded(layer, wanted, mask, coding.rule(layer))
         if turn == 0 and coding.renew:
             layer = coding.renew(rounded.view(weight.shape))
         else:
             layer = fit_levels(layer, wanted, moments.own)
-    return layer
+    return Compensated(layer, rounded.view(weight.shape))
 
 
 class Elimination:

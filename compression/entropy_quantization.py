@@ -7,6 +7,7 @@ its sensitivity, is measured: the KL divergence of the answers that a squared er
 makes. No weight is trained, no label is read. Left out: how layers act on one another.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Iterator, Mapping
@@ -16,25 +17,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compression.compensation import Coding, compensated_layers
-from compression.data import normalize
+from compression.compensation import Coding, Compensated, compensated_layers
 from compression.entropy_codebook import Rule, cheapest_rule, entropy_codebook
-from compression.inference import check_images, device_of
 from compression.inputs import InputError, real
 from compression.packing import pack
 from compression.pruning import check_masks
 from compression.quantization import QuantizedLayer, QuantizedModel, with_layers
 from compression.resnet9 import ResNet9, prunable_layers
-from compression.scan_steps import Network, State, folded_scales, steps_of
+from compression.worth import LEAST_WORTH, MOST_WORTH, check_network, tempered_worth
 
 LEVEL_BITS = 48  # a level in the file, about: its value, and its count in the coder's table
-_WORTH_IMAGES = 256
-_WORTH_BATCH = 64
-# Worth measured one layer at a time is too unequal: with it as it is (1), answers at the same size
-# are farther off by a quarter (KL divergence, resnet9-s in 219 kB).
-WORTH_POWER = 0.75
-_PROBE = 0.05  # of a layer's squared weights: the noise by which its worth is measured
-_LEAST_WORTH, _MOST_WORTH = 1e-12, 1e12
 CHEAPEST, DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, nothing but zeros
 _SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
 _SEARCH_ROUNDS = 4
@@ -79,8 +71,21 @@ def quantize_entropy(
     codings = _codings(model, price, worth, masks)
     if not compensate:
         return _rounded(model, {name: each.layer for name, each in codings.items()})
-    layers = compensated_layers(model, codings, images, masks)
-    return _rounded(model, {n: replace(x, bits=_bits(x.codebook)) for n, x in layers.items()})
+    return _compensated(model, compensated_layers(model, codings, images, masks))
+
+
+def quantize_to_train(
+    model: ResNet9, price: float, images: Tensor, *, worth: Mapping[str, float]
+) -> tuple[QuantizedModel, ResNet9]:
+    """`quantize_entropy`, and a copy of `model` whose weights are what each code was taken for:
+    what training through the rounding may begin behind, where its codes are the same."""
+    price = real("price", price, CHEAPEST, DEAREST, "nats for a bit")
+    _checked(model, images, None)
+    found = compensated_layers(model, _codings(model, price, worth, None), images)
+    behind = copy.deepcopy(model)
+    for name, module in prunable_layers(behind).items():
+        module.weight.data.copy_(found[name].values)
+    return _compensated(model, found), behind
 
 
 def fit_entropy(
@@ -183,60 +188,6 @@ def _moved(price: float, size: int, wanted: float) -> float:
     return min(DEAREST, max(CHEAPEST, price * (wanted / size) ** (1 / _SLOPE)))
 
 
-@torch.no_grad()
-def layer_worth(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """Layer -> nats of KL divergence from the model's own answers for a squared error of 1 in all
-    its weights together, measured with noise on that layer's weights that are not zero. (Rounding
-    them would not do: weights that were rounded before hardly move.)
-
-    images: (N, 32, 32, 3) uint8; 256 of them take about 1 s of two cores for `resnet9-s`.
-    """
-    _checked(model, images, None)
-    assert isinstance(model, ResNet9)
-    network, scales = Network(steps_of(model), torch.float32), folded_scales(model)
-    generator = torch.Generator().manual_seed(0)
-    errors, noisy = [], []
-    for step in network.steps:
-        weight = prunable_layers(model)[step.name].weight.detach()
-        noise = torch.randn(weight.shape, generator=generator).to(weight) * (weight != 0)
-        scale = (_PROBE * weight.square().sum() / noise.square().sum().clamp(min=1e-30)).sqrt()
-        noise *= scale
-        errors.append(float(noise.square().sum()))
-        noisy.append(step.weight + (noise * scales[step.name]).to(step.weight))
-    divergences = [0.0] * len(noisy)
-    for part in images.split(_WORTH_BATCH):
-        start = state = State(normalize(part.to(device_of(model))))
-        before = torch.log_softmax(network.logits(start), 1)
-        for k, weight in enumerate(noisy):
-            after = torch.log_softmax(network.logits(state, k, weight), 1)
-            divergences[k] += float((before.exp() * (before - after)).sum())
-            state = network.step(k, state)
-    return {
-        step.name: min(max(divergence / len(images) / error, _LEAST_WORTH), _MOST_WORTH)
-        if error > 0
-        else 1.0
-        for step, divergence, error in zip(network.steps, divergences, errors, strict=True)
-    }
-
-
-def tempered_worth(
-    model: nn.Module, images: Tensor, power: float = WORTH_POWER
-) -> dict[str, float]:
-    """Layer -> worth between that of `layer_worth` on the first images (power 1) and that by which
-    all layers have the same relative error (power 0): layers that make up for errors, or learn, can
-    do with less than they seem worth. images: (N, 32, 32, 3) uint8."""
-    return tempered(layer_worth(model, images[:_WORTH_IMAGES]), model, power)
-
-
-def tempered(worth: Mapping[str, float], model: nn.Module, power: float) -> dict[str, float]:
-    """`tempered_worth` of a worth that was measured."""
-    squares = {n: m.weight.detach().square().mean() for n, m in prunable_layers(model).items()}
-    return {
-        name: worth[name] ** power / max(float(squares[name]), 1e-12) ** (1 - power)
-        for name in worth
-    }
-
-
 def _codings(
     model: nn.Module,
     price: float,
@@ -246,7 +197,7 @@ def _codings(
     """Layer -> how its weights get codes at the price, beginning with each weight by itself."""
     codings = {}
     for name, module in prunable_layers(model).items():
-        each = real(f"worth of {name}", worth.get(name), _LEAST_WORTH, _MOST_WORTH)
+        each = real(f"worth of {name}", worth.get(name), LEAST_WORTH, MOST_WORTH)
         mask = (masks or {}).get(name)
         renew = functools.partial(_layer, name, price / each, mask)
         rule = functools.partial(_rule, price / each)
@@ -258,6 +209,11 @@ def _rounded(model: nn.Module, layers: dict[str, QuantizedLayer]) -> QuantizedMo
     """The model with these layers, its masks those of all their zeros."""
     zeros = {name: layer.indices != layer.zero_code for name, layer in layers.items()}
     return with_layers(QuantizedModel(model, layers, zeros), layers)
+
+
+def _compensated(model: nn.Module, found: Mapping[str, Compensated]) -> QuantizedModel:
+    layers = {name: each.layer for name, each in found.items()}
+    return _rounded(model, {n: replace(x, bits=_bits(x.codebook)) for n, x in layers.items()})
 
 
 def _layer(name: str, price: float, mask: Tensor | None, weight: Tensor) -> QuantizedLayer:
@@ -288,10 +244,5 @@ def _rule(price: float, layer: QuantizedLayer) -> Rule:
 
 
 def _checked(model: nn.Module, images: Tensor, masks: Mapping[str, Tensor] | None) -> None:
-    if not isinstance(model, ResNet9):
-        raise InputError(f"model must be a ResNet9, got {type(model).__name__}.")
-    check_images(images)
+    check_network(model, images)
     check_masks(model, dict(masks or {}))
-    for name, module in prunable_layers(model).items():
-        if bad := int((~torch.isfinite(module.weight)).sum()):
-            raise InputError(f"weights of {name} must be finite, got {bad} that are not.")

@@ -18,18 +18,18 @@ from compression.data import ImageSet
 from compression.entropy_quantization import (
     CHEAPEST,
     DEAREST,
-    WORTH_POWER,
     price_for,
     quantize_entropy,
-    tempered_worth,
+    quantize_to_train,
 )
 from compression.entropy_rounding import EntropyRounding, code_bits
-from compression.inputs import InputError, real
+from compression.inputs import InputError, real, whole
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.recipes import TrainConfig
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.training import EpochResult, train
+from compression.worth import WORTH_POWER, tempered_worth
 
 # Of the budget: what the coder takes above Shannon's bound, and the price's lag. Weights gather
 # where their codes change, so that cutting off a last percent after training costs a point.
@@ -59,6 +59,7 @@ def train_entropy(
     first_ratio: float = 1.5,
     shrinking: float = 0.5,
     worth_power: float = WORTH_POWER,
+    compensation_images: int = 0,
     overhead: int = 0,
     start: QuantizedModel | None = None,
     teacher: nn.Module | None = None,
@@ -68,17 +69,26 @@ def train_entropy(
 
     max_bytes: of the packed file, which the last epoch's keeps (with `overhead` bytes for its name
     and steps); first_ratio: size at the first step in sizes of that, coming down over the share
-    `shrinking` of the steps; worth_power: as in `tempered_worth`. start: what an earlier training
-    made of `model`, to go on from in place of rounding it; its size then is the first. Batch norm's
-    running statistics lag behind the rounding: recalibrate. teacher, resume: as in `train`. Raises
-    InputError where `train` does, for a size that is out of reach, and for a start of other layers.
+    `shrinking` of the steps; worth_power: as in `tempered_worth`. compensation_images: the
+    first so many training images by which errors of the first rounding make up for each other
+    (`compensation.py`); then it is the larger for it; 0: it is plain. start: what an earlier
+    training made of `model`, to go on from in place of rounding it; its size then is the first.
+    Batch norm's running statistics lag behind the rounding: recalibrate. teacher, resume: as in
+    `train`. Raises InputError where `train` does, for a size that is out of reach, and for a start
+    of other layers.
     """
     wanted = real("max_bytes", max_bytes, 1, 2**40, "bytes") - overhead
     first_ratio = real("first_ratio", first_ratio, 1, 1000)
     images = train_set.images
     worth = tempered_worth(model, images, real("worth_power", worth_power, 0, 1))
     price = price_for(model, wanted * (1 if start else first_ratio), worth)
-    begun = start or quantize_entropy(model, price, images, worth=worth, compensate=False)
+    few, behind = images[: whole("compensation_images", compensation_images, 0, 50_000)], model
+    if start:
+        begun, behind = start, start.model
+    elif len(few):
+        begun, behind = quantize_to_train(model, price, few, worth=worth)
+    else:
+        begun = quantize_entropy(model, price, images, worth=worth, compensate=False)
     layers = _same_layers(model, begun)
     at_first = _code_bytes(layers)
     rest = len(pack(begun)) - at_first  # what the file holds besides
@@ -104,7 +114,7 @@ def train_entropy(
         return rounding
 
     for result in train(
-        start.model if start else model,
+        behind,
         train_set,
         validation_set,
         config,

@@ -42,19 +42,21 @@ class ShrinkConfig:
     """max_bytes: of the packed file; epochs of learning through the rounding, 0 for none, from
     first_ratio times that size, with shrinking and worth_power (`train_entropy`); centroid_epochs
     of the levels alone, 0 for none; learning rates as in TrainConfig (sgd_lr, sgd_conv_lr) and
-    CentroidConfig (learning_rate); compensation_images: training images by which rounding errors
-    are made up for where there are no epochs; recalibration_images: those on which batch norm is
+    CentroidConfig (learning_rate); compensate: whether learning begins where rounding errors make
+    up for each other, as they do without epochs; compensation_images: training images for that;
+    recalibration_images: those on which batch norm is
     re-estimated; draws: as in TrainConfig, of learning through the rounding."""
 
     max_bytes: float
     epochs: int = 8
     learning_rate: float = 0.01
-    conv_learning_rate: float = 0.01
+    conv_learning_rate: float | None = None
     shrinking: float = 0.5
     first_ratio: float = 1.5
     worth_power: float = 0.75
     centroid_epochs: int = 3
     centroid_lr: float = 0.3
+    compensate: bool = False
     compensation_images: int = 512
     recalibration_images: int = 5000
     draws: int = 0
@@ -64,7 +66,6 @@ class ShrinkConfig:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
         whole("epochs", self.epochs, 0, 1000)
         real("learning_rate", self.learning_rate, 0, 100)
-        real("conv_learning_rate", self.conv_learning_rate, 0, 100)
         real("shrinking", self.shrinking, 0, 1)
         real("first_ratio", self.first_ratio, 1, 1000)
         real("worth_power", self.worth_power, 0, 1)
@@ -115,6 +116,8 @@ def shrink(
     """
     if start and not config.epochs:
         raise InputError("epochs must be at least 1 where there is a start, got 0.")
+    if start and config.compensate:
+        raise InputError("compensate must be off where there is a start, got both.")
     before = list(start.steps) if start else []
     run = _Run(dense, teacher or dense, start and start.parts, sets, config, folder, notify)
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
@@ -128,11 +131,12 @@ def shrink(
 
 def _steps(config: ShrinkConfig, images: int, zeros: float) -> list[str]:
     """What is done, in words."""
-    if config.epochs:
-        steps = [f"{config.epochs} epochs of distillation through the rounding"]
-    else:
+    steps = [] if config.epochs else ["quantized at one price of bits"]
+    if config.compensate or not config.epochs:
         few = min(images, config.compensation_images)
-        steps = ["quantized at one price of bits", f"rounding errors made up for on {few} images"]
+        steps.append(f"rounding errors made up for on {few} images")
+    if config.epochs:
+        steps.append(f"{config.epochs} epochs of distillation through the rounding")
     steps.append(f"at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros")
     steps.append("batch norm recalibrated where that was better on validation")
     if config.centroid_epochs:
@@ -203,6 +207,7 @@ class _Run:
             first_ratio=self.config.first_ratio,
             shrinking=self.config.shrinking,
             worth_power=self.config.worth_power,
+            compensation_images=self.config.compensation_images * self.config.compensate,
             overhead=overhead,
             start=self.start,
             teacher=self.teacher,

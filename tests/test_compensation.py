@@ -90,7 +90,7 @@ def test_turns_of_codes_and_levels_lessen_the_error_of_the_outputs():
     once, _ = Elimination(moments).coded(layer, weight, None, nearest_rule(layer))
     found = compensated_layer(
         Coding(layer, nearest_rule), weight, Moments(moments, torch.zeros_like(moments))
-    )
+    ).layer
     errors = [float((x @ (each.weight() - weight).T).square().mean()) for each in (once, found)]
     assert errors[1] < 0.98 * errors[0]
 
@@ -104,7 +104,7 @@ def test_what_inputs_are_off_is_made_up_for_by_half():
     moments = Moments(x.T @ x / len(x), (y - x).T @ x / len(x))
     levels = torch.linspace(-4, 4, 256)  # enough for each weight to have its own
     layer = QuantizedLayer("x", 8, levels, torch.zeros(3, 4, dtype=torch.uint8), None)
-    found = compensated_layer(Coding(layer, nearest_rule), weight, moments).weight()
+    found = compensated_layer(Coding(layer, nearest_rule), weight, moments).layer.weight()
     matched = torch.linalg.lstsq(x, y @ weight.T).solution.T
     assert torch.allclose(found, (weight + matched) / 2, atol=0.03)  # but for the damping
     assert not torch.allclose(found, weight, atol=0.3)
@@ -114,7 +114,7 @@ def test_all_pruned_stays_all_zero():
     weight, mask = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)
     layer = QuantizedLayer("x", 2, torch.zeros(1), torch.zeros(2, 3, dtype=torch.uint8), 0)
     moments = Moments(torch.eye(3), torch.zeros(3, 3))
-    found = compensated_layer(Coding(layer, nearest_rule), weight, moments, mask)
+    found = compensated_layer(Coding(layer, nearest_rule), weight, moments, mask).layer
     assert torch.equal(found.weight(), weight)
 
 

@@ -8,12 +8,9 @@ from torch import nn
 
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import (
-    WORTH_POWER,
     fit_entropy,
     fit_entropy_by_trial,
-    layer_worth,
     quantize_entropy,
-    tempered,
 )
 from compression.inference import count_correct
 from compression.inputs import InputError
@@ -23,6 +20,7 @@ from compression.pruning import prune
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
 from compression.stored import StoredModel
+from compression.worth import WORTH_POWER, layer_worth, tempered
 
 
 @pytest.fixture(scope="module")

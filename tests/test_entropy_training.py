@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from compression.data import load_cifar10
+from compression.data import load_cifar10, normalize
+from compression.entropy_quantization import price_for, quantize_entropy, quantize_to_train
 from compression.entropy_rounding import EntropyRounding
 from compression.entropy_training import _squeeze, train_entropy
 from compression.inputs import InputError
@@ -14,6 +15,7 @@ from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed, pack, save_packed
 from compression.quantization import QuantizedLayer
 from compression.recipes import TrainConfig
+from compression.worth import tempered_worth
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, muon_lr=0.005, sgd_lr=0.002, precision="float32")
 
@@ -85,3 +87,28 @@ def test_a_budget_that_nothing_can_fill_is_no_mistake(sets, dense):
     few = sets[0].head(64)
     results = list(train_entropy(dense, 1e8, few, few, replace(CONFIG, epochs=3)))
     assert results[-1].price >= 1e-16 and results[-1].packed_bytes < 150_000
+
+
+def test_it_may_begin_where_errors_make_up_for_each_other(sets, dense):
+    """What it begins behind takes the codes that were found for it, whose answers are nearer to the
+    dense network's than those of as many bytes rounded plainly."""
+    images = sets[0].images
+    worth = tempered_worth(dense, images)
+    start, behind = quantize_to_train(dense, 1e-8, images[:128], worth=worth)
+    size = len(pack(start))
+    price = price_for(dense, size, worth)
+    plain = quantize_entropy(dense, price, images, worth=worth, compensate=False)
+    model = behind.to(memory_format=torch.channels_last)
+    begun = EntropyRounding(model, start.layers, worth, 1e-8, lambda step: size, 0).quantized()
+    assert len(pack(begun)) == pytest.approx(len(pack(plain)), rel=0.03)
+    for name, layer in start.layers.items():
+        same = (begun.layers[name].weight() != 0) == (layer.weight() != 0)
+        assert float(same.float().mean()) > 0.97
+    with torch.no_grad():
+        models = (dense, plain.model, begun.model)
+        wanted, *found = (model.eval()(normalize(images)) for model in models)
+    errors = [float((answers - wanted).square().mean()) for answers in found]
+    assert errors[1] < 0.5 * errors[0]
+    config = replace(CONFIG, epochs=1)
+    *_, last = train_entropy(dense, 24_000, *sets, config, compensation_images=64)
+    assert 0.9 * 24_000 < last.packed_bytes <= 24_000

@@ -22,7 +22,7 @@ ORDER = (
     "training latency evaluation recalibration runs study_ augmentation_study scan_ sensitivity "
     "scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels compensation "
     "centroids code_training allocation_ allocation rival_allocations sizes packing_ packing "
-    "entropy_quantization entropy_rounding entropy_training stored budget_fit front_ fronts "
+    "worth entropy_quantization entropy_rounding entropy_training stored budget_fit front_ fronts "
     "report shrink reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]

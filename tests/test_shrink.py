@@ -163,6 +163,8 @@ def test_an_earlier_result_is_gone_on_from(baseline, sets):
     assert (before - after).norm() < 0.3 * (before - other).norm()  # not from the dense weights
     smaller = shrink(baseline, sets, dataclasses.replace(config, max_bytes=29_000), start=first)
     assert len(pack(smaller)) <= 29_000
+    with pytest.raises(InputError, match="compensate must be off where there is a start"):
+        shrink(baseline, sets, dataclasses.replace(config, compensate=True), start=first)
     with pytest.raises(InputError, match="epochs must be at least 1 where there is a start"):
         shrink(baseline, sets, dataclasses.replace(config, epochs=0), start=first)
     with pytest.raises(InputError, match="start must have all 9 layers .* quantized, got 0 of"):
@@ -222,7 +224,7 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
         ({"max_bytes": 1e5, "epochs": -1}, "epochs must be a whole number"),
         (
             {"max_bytes": 1e5, "conv_learning_rate": -1},
-            "conv_learning_rate must be a number from 0",
+            "sgd_conv_lr must be a number",
         ),
         ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),

@@ -25,7 +25,9 @@ def shrink_command(
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
     epochs: Annotated[int, typer.Option(help="Of learning through the rounding; 0 for none.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Of SGD in those.")] = 0.01,
-    conv_lr: Annotated[float, typer.Option(help="Of SGD on the convolutions' weights.")] = 0.01,
+    conv_lr: Annotated[
+        float | None, typer.Option(help="On the convolutions' weights, if not that of the rest.")
+    ] = None,
     shrinking: Annotated[float, typer.Option(help="Share of those in which the size falls.")] = 0.5,
     first_ratio: Annotated[
         float, typer.Option(help="Size at their start, in sizes of the file.")
@@ -37,6 +39,9 @@ def shrink_command(
             "relative error in all layers."
         ),
     ] = 0.75,
+    compensate: Annotated[
+        bool, typer.Option(help="Begin where rounding errors make up for each other.")
+    ] = False,
     centroid_epochs: Annotated[int, typer.Option(help="Of the levels alone; 0 for none.")] = 3,
     centroid_lr: Annotated[float, typer.Option(help="Learning rate of the levels.")] = 0.3,
     start: Annotated[
@@ -71,6 +76,7 @@ def shrink_command(
         shrinking=shrinking,
         first_ratio=first_ratio,
         worth_power=worth_power,
+        compensate=compensate,
         centroid_epochs=centroid_epochs,
         centroid_lr=centroid_lr,
         draws=draws,
@@ -94,8 +100,10 @@ def shrink_command(
     if results is not None:
         command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
         command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
-        command += f"--conv-lr {conv_lr:g} --shrinking {shrinking:g} "
+        command += "" if conv_lr is None else f"--conv-lr {conv_lr:g} "
+        command += f"--shrinking {shrinking:g} "
         command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
+        command += "--compensate " if compensate else ""
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
         command += f"--draws {draws} " if draws else ""
         command += f"--seed {seed} --source {sets['train'].source}"
