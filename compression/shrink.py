@@ -121,22 +121,23 @@ def shrink(
     before = list(start.steps) if start else []
     run = _Run(dense, teacher or dense, start and start.parts, sets, config, folder, notify)
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
-    overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0))
+    overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0, teacher))
     quantized = run.rounded(overhead)
-    steps = before + _steps(config, len(sets["train"]), _zeros(quantized))
+    steps = before + _steps(config, len(sets["train"]), _zeros(quantized), teacher)
     if config.centroid_epochs:
         quantized = run.trained(quantized)
     return StoredModel(name, tuple(steps), quantized)
 
 
-def _steps(config: ShrinkConfig, images: int, zeros: float) -> list[str]:
+def _steps(config: ShrinkConfig, images: int, zeros: float, teacher: ResNet9 | None) -> list[str]:
     """What is done, in words."""
     steps = [] if config.epochs else ["quantized at one price of bits"]
     if config.compensate or not config.epochs:
         few = min(images, config.compensation_images)
         steps.append(f"rounding errors made up for on {few} images")
     if config.epochs:
-        steps.append(f"{config.epochs} epochs of distillation through the rounding")
+        source = f" from a {teacher.preset}" if teacher else ""
+        steps.append(f"{config.epochs} epochs of distillation{source} through the rounding")
     steps.append(f"at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros")
     steps.append("batch norm recalibrated where that was better on validation")
     if config.centroid_epochs:

@@ -113,6 +113,16 @@ def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path)
     assert 0.95 * 30_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 30_000
 
 
+def test_a_teacher_and_a_compensated_start_are_said(baseline, sets):
+    config = ShrinkConfig(30_000, epochs=1, compensate=True, centroid_epochs=0, **SMALL)
+    small = shrink(baseline, sets, config, teacher=build_model("resnet9-s", seed=3).eval())
+    assert small.steps[:2] == (
+        "rounding errors made up for on 32 images",
+        "1 epochs of distillation from a resnet9-s through the rounding",
+    )
+    assert 0.95 * 30_000 < len(pack(small)) <= 30_000
+
+
 def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path):
     config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     first, said = shrink(baseline, sets, config, folder=tmp_path / "kept"), []
