@@ -89,6 +89,15 @@ def test_a_budget_that_nothing_can_fill_is_no_mistake(sets, dense):
     assert results[-1].price >= 1e-16 and results[-1].packed_bytes < 150_000
 
 
+def test_the_size_falls_over_the_share_of_steps_that_is_asked_for(sets, dense):
+    config = replace(CONFIG, batch_size=4)  # the price is solved for every 16 steps
+    early, late = (
+        next(train_entropy(dense, 24_000, *sets, config, shrinking=share)).packed_bytes
+        for share in (0.25, 1.0)
+    )
+    assert early < 1.1 * 24_000 < late  # after half of the steps
+
+
 def test_it_may_begin_where_errors_make_up_for_each_other(sets, dense):
     """What it begins behind takes the codes that were found for it, whose answers are nearer to the
     dense network's than those of as many bytes rounded plainly."""

@@ -123,6 +123,14 @@ def test_a_teacher_and_a_compensated_start_are_said(baseline, sets):
     assert 0.95 * 30_000 < len(pack(small)) <= 30_000
 
 
+def test_convolutions_learn_at_their_own_rate_where_one_is_given():
+    rates = [
+        ShrinkConfig(30_000, learning_rate=0.02, conv_learning_rate=own).training().sgd_conv_lr
+        for own in (0.3, None)
+    ]
+    assert rates == [0.3, None]
+
+
 def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path):
     config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     first, said = shrink(baseline, sets, config, folder=tmp_path / "kept"), []
@@ -232,10 +240,7 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     [
         ({"max_bytes": 0}, "max_bytes must be a number from 1"),
         ({"max_bytes": 1e5, "epochs": -1}, "epochs must be a whole number"),
-        (
-            {"max_bytes": 1e5, "conv_learning_rate": -1},
-            "sgd_conv_lr must be a number",
-        ),
+        ({"max_bytes": 1e5, "conv_learning_rate": -1}, "sgd_conv_lr must be a number"),
         ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
