@@ -9,14 +9,17 @@ kept is chosen on validation images. Left out: removing whole channels.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
+from compression.ensemble import Ensemble
 from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
 from compression.files import write_json
@@ -101,7 +104,7 @@ def shrink(
     config: ShrinkConfig,
     *,
     start: StoredModel | None = None,
-    teacher: ResNet9 | None = None,
+    teachers: Sequence[ResNet9] = (),
     name: str = "small",
     folder: Path | None = None,
     notify: Notify = lambda text: None,
@@ -109,8 +112,8 @@ def shrink(
     """`dense` at most `config.max_bytes` large, with the steps that led there, ready to be packed.
 
     sets: the splits `train` and `validation`; start: what an earlier run made of `dense`, to go on
-    from; teacher: whose answers are learned, by default those
-    of `dense`. folder: keeps the state of the training and what it gave, so that a run that was
+    from; teachers: the mean of whose answers is
+    learned, by default those of `dense`. folder: keeps the state of the training and what it gave, so that a run that was
     killed goes on from there. Raises InputError for a size out of reach, for a start of another
     network or without epochs that would go on from it, and for a folder of another run.
     """
@@ -119,24 +122,28 @@ def shrink(
     if start and config.compensate:
         raise InputError("compensate must be off where there is a start, got both.")
     before = list(start.steps) if start else []
-    run = _Run(dense, teacher or dense, start and start.parts, sets, config, folder, notify)
+    teacher = Ensemble(teachers) if len(teachers) > 1 else next(iter(teachers), dense)
+    run = _Run(dense, teacher, start and start.parts, sets, config, folder, notify)
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
-    overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0, teacher))
+    overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0, teachers))
     quantized = run.rounded(overhead)
-    steps = before + _steps(config, len(sets["train"]), _zeros(quantized), teacher)
+    steps = before + _steps(config, len(sets["train"]), _zeros(quantized), teachers)
     if config.centroid_epochs:
         quantized = run.trained(quantized)
     return StoredModel(name, tuple(steps), quantized)
 
 
-def _steps(config: ShrinkConfig, images: int, zeros: float, teacher: ResNet9 | None) -> list[str]:
+def _steps(
+    config: ShrinkConfig, images: int, zeros: float, teachers: Sequence[ResNet9]
+) -> list[str]:
     """What is done, in words."""
     steps = [] if config.epochs else ["quantized at one price of bits"]
     if config.compensate or not config.epochs:
         few = min(images, config.compensation_images)
         steps.append(f"rounding errors made up for on {few} images")
     if config.epochs:
-        source = f" from a {teacher.preset}" if teacher else ""
+        names = " and a ".join(teacher.preset for teacher in teachers)
+        source = f" from a {names}" if names else ""
         steps.append(f"{config.epochs} epochs of distillation{source} through the rounding")
     steps.append(f"at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros")
     steps.append("batch norm recalibrated where that was better on validation")
@@ -151,7 +158,7 @@ class _Run:
     """The steps, each with what all of them need."""
 
     dense: ResNet9
-    teacher: ResNet9
+    teacher: nn.Module
     start: QuantizedModel | None
     sets: dict[str, ImageSet]
     config: ShrinkConfig

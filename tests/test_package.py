@@ -18,7 +18,7 @@ PACKAGE = ROOT / "compression"
 # A module may import those before it; a family (`scan_*`, `kmeans_*`) stands at one place.
 ORDER = (
     "inputs files presets hardware recorded_machine data download gridmask augmentation resnet9 "
-    "checkpoint model inference unfolding masks constraints recipes optimizer resume training_ "
+    "checkpoint model inference ensemble unfolding masks constraints recipes optimizer resume training_ "
     "training latency evaluation recalibration runs study_ augmentation_study scan_ sensitivity "
     "scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels compensation "
     "centroids code_training allocation_ allocation rival_allocations sizes packing_ packing "

@@ -115,12 +115,27 @@ def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path)
 
 def test_a_teacher_and_a_compensated_start_are_said(baseline, sets):
     config = ShrinkConfig(30_000, epochs=1, compensate=True, centroid_epochs=0, **SMALL)
-    small = shrink(baseline, sets, config, teacher=build_model("resnet9-s", seed=3).eval())
+    small = shrink(baseline, sets, config, teachers=[build_model("resnet9-s", seed=3).eval()])
     assert small.steps[:2] == (
         "rounding errors made up for on 32 images",
         "1 epochs of distillation from a resnet9-s through the rounding",
     )
     assert 0.95 * 30_000 < len(pack(small)) <= 30_000
+
+
+def test_several_teachers_answer_as_their_mean(baseline, sets):
+    config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
+    first, second = (build_model("resnet9-s", seed=seed).eval() for seed in (3, 4))
+    files = [
+        pack(shrink(baseline, sets, config, teachers=teachers, name="s"))
+        for teachers in ([first, second], [second, first], [first], [second])
+    ]
+    assert files[0] == files[1]
+    assert len(set(files)) == 3
+    small = shrink(baseline, sets, config, teachers=[first, second])
+    assert small.steps[0] == (
+        "1 epochs of distillation from a resnet9-s and a resnet9-s through the rounding"
+    )
 
 
 def test_convolutions_learn_at_their_own_rate_where_one_is_given():
@@ -141,8 +156,8 @@ def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path)
         with pytest.raises(InputError, match="kept must be the folder of this run, got one of"):
             shrink(baseline, sets, dataclasses.replace(config, **other), folder=tmp_path / "kept")
     with pytest.raises(InputError, match="kept must be the folder of this run"):
-        teacher = build_model(baseline.preset, seed=3).eval()
-        shrink(baseline, sets, config, teacher=teacher, folder=tmp_path / "kept")
+        other_teacher = build_model(baseline.preset, seed=3).eval()
+        shrink(baseline, sets, config, teachers=[other_teacher], folder=tmp_path / "kept")
 
 
 def test_what_was_learned_serves_other_epochs_of_the_levels(baseline, sets, tmp_path):

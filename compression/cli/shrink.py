@@ -48,7 +48,11 @@ def shrink_command(
         Path | None, typer.Option(help="A packed file made of the checkpoint, to go on from.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="The checkpoint to distil from, if not its own dense one.")
+        list[str] | None,
+        typer.Option(
+            help="The checkpoint to distil from, if not its own dense one; given more than once, "
+            "the mean of their answers."
+        ),
     ] = None,
     draws: Annotated[
         int,
@@ -88,7 +92,7 @@ def shrink_command(
     small = shrink(
         dense.model, sets, config,
         start=load_stored(start) if start else None,
-        teacher=load_stored(teacher).model if teacher else None,
+        teachers=[load_stored(name).model for name in teacher or ()],
         name=out.stem, folder=out.with_suffix(""),
         notify=lambda text: typer.echo(text, err=True),
     )  # fmt: skip
@@ -108,7 +112,7 @@ def shrink_command(
         command += f"--draws {draws} " if draws else ""
         command += f"--seed {seed} --source {sets['train'].source}"
         command += f" --start {without_folders(start)}" if start else ""
-        command += f" --teacher {without_folders(teacher)}" if teacher else ""
+        command += "".join(f" --teacher {without_folders(name)}" for name in teacher or ())
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)
         content = {
