@@ -27,3 +27,11 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([member(images) for member in self.members]).mean(0)
+
+
+def as_one(networks: Sequence[nn.Module]) -> nn.Module:
+    """The network itself where there is one, an `Ensemble` where there are more.
+
+    Raises InputError for none.
+    """
+    return networks[0] if len(networks) == 1 else Ensemble(networks)

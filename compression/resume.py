@@ -73,7 +73,7 @@ class ResumeFile:
         metadata, tensors = self._read()
         for name, mine in (("recipe", self.recipe), ("start", self.start)):
             if metadata.get(name, mine) != mine:
-                what = {"recipe": "recipe", "start": "model, masks and images"}[name]
+                what = {"recipe": "recipe", "start": "model, masks, images and teacher"}[name]
                 raise self._error(f"of this {what}", "another one")
         groups: dict[str, dict[str, Tensor]] = {
             "model": {}, "best": {}, "optimizer": {}, "constraint": {}

@@ -11,6 +11,7 @@ from torch import nn
 
 from compression.checkpoint import save_shards
 from compression.data import ImageSet
+from compression.ensemble import as_one
 from compression.evaluation import evaluate
 from compression.files import without_folders
 from compression.hardware import machine_record
@@ -30,32 +31,41 @@ def train_checkpoint(
     epochs: int | None = None,
     seed: int = 0,
     start: str | None = None,
+    teachers: Sequence[str] = (),
+    draws: int | None = None,
 ) -> Iterator[EpochResult]:
     """Train by a recipe and write the checkpoint `out`; yields each epoch, the last once written.
 
     sets: the splits `train`, `validation` and `test`. epochs: instead of the recipe's. start: a
     checkpoint to train on from, a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983): its
-    own record goes into the new file, `curves` and `training_seconds` cover both. A run that was
-    killed goes on from the file beside `out`. Raises InputError, before the first epoch, for
-    unknown names and a start of another preset.
+    own record goes into the new file, `curves` and `training_seconds` cover both. teachers:
+    checkpoints the mean of whose answers is learned in place of the labels. draws: as in
+    TrainConfig, instead of the recipe's. A run that was killed goes on from the file beside `out`.
+    Raises InputError, before the first epoch, for unknown names and a start of another preset.
     """
     config = replace(RECIPES[choice("recipe", recipe, RECIPES)], seed=seed)
     if epochs is not None:
         config = replace(config, epochs=epochs)
+    if draws is not None:
+        config = replace(config, draws=draws)
+    teacher = as_one([load_checkpoint(name).model for name in teachers]) if teachers else None
     model, earlier = _first_weights(preset, seed, start)
     source = sets["train"].source
     command = f"python -m compression train {out.name} --recipe {recipe} --preset {preset} "
     command += f"--epochs {config.epochs} --seed {seed} --source {source}"
+    command += f" --start {without_folders(start)}" if start else ""
+    command += "".join(f" --teacher {without_folders(name)}" for name in teachers)
+    command += f" --draws {draws}" if draws is not None else ""
     record: dict[str, Any] = {
         "recipe": recipe,
         "config": asdict(config),
         "seed": seed,
         "data": {"source": source, "train": len(sets["train"]), "test": len(sets["test"])},
-        "command": command + (f" --start {without_folders(start)}" if start else ""),
+        "command": command,
         "earlier": earlier,
         "machine": machine_record(),
     }
-    return _epochs(model, config, sets, out, record, earlier)
+    return _epochs(model, teacher, config, sets, out, record, earlier)
 
 
 def average_checkpoints(
@@ -120,6 +130,7 @@ def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[s
 
 def _epochs(
     model: ResNet9,
+    teacher: nn.Module | None,
     config: TrainConfig,
     sets: dict[str, ImageSet],
     out: Path,
@@ -127,7 +138,9 @@ def _epochs(
     earlier: list[dict[str, Any]],
 ) -> Iterator[EpochResult]:
     resume = out.with_name(out.name + ".resume")
-    for result in train(model, sets["train"], sets["validation"], config, resume=resume):
+    for result in train(
+        model, sets["train"], sets["validation"], config, teacher=teacher, resume=resume
+    ):
         if result.epoch == config.epochs:  # until this is done, the run can still be resumed
             record |= _outcome(result, earlier, sets["test"])
             save_checkpoint(cast(ResNet9, result.best_model), out, record)

@@ -19,7 +19,7 @@ from torch import nn
 from compression.centroids import CentroidConfig, train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
-from compression.ensemble import Ensemble
+from compression.ensemble import as_one
 from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
 from compression.files import write_json
@@ -47,8 +47,8 @@ class ShrinkConfig:
     of the levels alone, 0 for none; learning rates as in TrainConfig (sgd_lr, sgd_conv_lr) and
     CentroidConfig (learning_rate); compensate: whether learning begins where rounding errors make
     up for each other, as they do without epochs; compensation_images: training images for that;
-    recalibration_images: those on which batch norm is
-    re-estimated; draws: as in TrainConfig, of learning through the rounding."""
+    recalibration_images: those on which batch norm is re-estimated; draws: as in TrainConfig, of
+    learning through the rounding."""
 
     max_bytes: float
     epochs: int = 8
@@ -112,18 +112,19 @@ def shrink(
     """`dense` at most `config.max_bytes` large, with the steps that led there, ready to be packed.
 
     sets: the splits `train` and `validation`; start: what an earlier run made of `dense`, to go on
-    from; teachers: the mean of whose answers is
-    learned, by default those of `dense`. folder: keeps the state of the training and what it gave, so that a run that was
-    killed goes on from there. Raises InputError for a size out of reach, for a start of another
-    network or without epochs that would go on from it, and for a folder of another run.
+    from; teachers: the mean of whose answers is learned, by default those of `dense`. folder: keeps
+    the state of the training and what it gave, so that a run that was killed goes on from there.
+    Raises InputError for a size out of reach, for a start of another network or without epochs that
+    would go on from it, and for a folder of another run.
     """
     if start and not config.epochs:
         raise InputError("epochs must be at least 1 where there is a start, got 0.")
     if start and config.compensate:
         raise InputError("compensate must be off where there is a start, got both.")
     before = list(start.steps) if start else []
-    teacher = Ensemble(teachers) if len(teachers) > 1 else next(iter(teachers), dense)
-    run = _Run(dense, teacher, start and start.parts, sets, config, folder, notify)
+    run = _Run(
+        dense, as_one(teachers or [dense]), start and start.parts, sets, config, folder, notify
+    )
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
     overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0, teachers))
     quantized = run.rounded(overhead)

@@ -81,7 +81,9 @@ class TrainingRun:
 
     def resume_file(self, path: str | Path, sets: tuple[ImageSet, ...]) -> ResumeFile:
         """The file for the state of this run, as long as the model is as it was given."""
-        start = digest_of([*self.model.state_dict().values(), *(images.labels for images in sets)])
+        taught = self._teacher.state_dict().values() if self._teacher else ()
+        labels = (images.labels for images in sets)
+        start = digest_of([*self.model.state_dict().values(), *labels, *taught])
         return ResumeFile(Path(path), asdict(self.config), start)
 
     @torch.enable_grad()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import compression.cli.download as download_module
 import compression.cli.train as train_module
+from compression import runs
 from compression.__main__ import app, main
 from compression.data import load_cifar10
 from compression.download import DownloadProgress
@@ -93,6 +94,32 @@ def test_a_warm_restart_keeps_the_record_of_the_cycle_before(tmp_path):
     assert after["command"].endswith(f"--start {first.name}")
     wrong = run("train", second, "--preset", "resnet9", "--start", first)
     assert str(wrong.exception) == "start must be a resnet9, got a resnet9-s."
+
+
+def test_a_network_learns_the_mean_answers_of_others(monkeypatch, tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    for seed, out in enumerate((first, second)):
+        assert run("train", out, "--epochs", 1, "--seed", seed).exit_code == 0
+    taught, seen = tmp_path / "taught.safetensors", []
+
+    def watched(*args, teacher, **options):
+        seen.append(teacher)
+        return train(*args, teacher=teacher, **options)
+
+    train = runs.train
+    monkeypatch.setattr(runs, "train", watched)
+    options = ("--epochs", 2, "--draws", 1, "--teacher", first, "--teacher", second)
+    done = run("train", taught, *options)
+    assert done.exit_code == 0, done.stderr
+    members = [load_checkpoint(out) for out in (first, second)]
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = sum(member.model(pixels) for member in members) / 2
+        torch.testing.assert_close(seen[0](pixels), expected)
+    recorded = load_checkpoint(taught).metadata
+    assert recorded["config"]["draws"] == 1
+    assert recorded["command"].endswith(f"--teacher {first.name} --teacher {second.name} --draws 1")
+    assert not same_weights(load_checkpoint(taught), members[0])
 
 
 def test_a_killed_run_goes_on_when_the_command_is_given_again(monkeypatch, tmp_path):

@@ -18,12 +18,12 @@ PACKAGE = ROOT / "compression"
 # A module may import those before it; a family (`scan_*`, `kmeans_*`) stands at one place.
 ORDER = (
     "inputs files presets hardware recorded_machine data download gridmask augmentation resnet9 "
-    "checkpoint model inference ensemble unfolding masks constraints recipes optimizer resume training_ "
-    "training latency evaluation recalibration runs study_ augmentation_study scan_ sensitivity "
-    "scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels compensation "
-    "centroids code_training allocation_ allocation rival_allocations sizes packing_ packing "
-    "worth entropy_quantization entropy_rounding entropy_training stored budget_fit front_ fronts "
-    "report shrink reproduction_ reproduction cli __main__ ui"
+    "checkpoint model inference ensemble unfolding masks constraints recipes optimizer resume "
+    "training_ training latency evaluation recalibration runs study_ augmentation_study scan_ "
+    "sensitivity scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels "
+    "compensation centroids code_training allocation_ allocation rival_allocations sizes packing_ "
+    "packing worth entropy_quantization entropy_rounding entropy_training stored budget_fit "
+    "front_ fronts report shrink reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]
 

@@ -107,16 +107,19 @@ def test_a_resume_file_of_another_recipe_is_refused(tmp_path, images, validation
         list(train(tiny_net(), images, validation, config, resume=state))
 
 
-@pytest.mark.parametrize("what", ["model", "masks", "train", "validation"])
+@pytest.mark.parametrize("what", ["model", "masks", "train", "validation", "teacher"])
 def test_a_resume_file_of_another_start_is_refused(tmp_path, images, validation, masks, what):
     state = tmp_path / "run.resume"
     interrupted(state, images, validation)
     model = tiny_net(seed=1 if what == "model" else 0)
     sets = (images.head(49 if what == "train" else 50), validation.head(39 if "v" in what else 40))
     held = masks if what == "masks" else None
-    expected = "must be of this model, masks and images, got another one: remove it to start anew"
+    teacher = tiny_net(seed=2) if what == "teacher" else None
+    expected = (
+        "must be of this model, masks, images and teacher, got another one: remove it to start anew"
+    )
     with pytest.raises(InputError, match=expected):
-        list(train(model, *sets, TINY, masks=held, resume=state))
+        list(train(model, *sets, TINY, masks=held, teacher=teacher, resume=state))
 
 
 def test_the_resume_file_holds_weights_momenta_and_progress(tmp_path, images, validation):

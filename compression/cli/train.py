@@ -30,6 +30,20 @@ def train_command(
     start: Annotated[
         str | None, typer.Option(help="A checkpoint to train on from, instead of new weights.")
     ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A checkpoint whose answers are learned in place of the labels; given more than "
+            "once, the mean of their answers."
+        ),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs after which the same augmented batches come again, so that the teacher is "
+            "asked once about each; 0 for never; instead of the recipe's."
+        ),
+    ] = None,
     source: SourceOption = "auto",
     data: DataOption = None,
     json_output: JsonOption = False,
@@ -43,7 +57,8 @@ def train_command(
     _check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     cycle: dict[str, Any] = {"recipe": recipe, "preset": preset, "epochs": epochs}
-    epochs_of_run = train_checkpoint(out, sets, **cycle, seed=seed, start=start)
+    run: dict[str, Any] = {"seed": seed, "start": start, "teachers": teacher or (), "draws": draws}
+    epochs_of_run = train_checkpoint(out, sets, **cycle, **run)
     with progress_bar() as bar:
         task = bar.add_task(f"{preset} {recipe}", total=None)
         for result in epochs_of_run:
