@@ -74,6 +74,11 @@ class TrainConfig:
             real(name, getattr(self, name), 0, 100)
         if self.sgd_conv_lr is not None:
             real("sgd_conv_lr", self.sgd_conv_lr, 0, 100)
+            if self.optimizer != "sgd":
+                raise InputError(
+                    "sgd_conv_lr must be left out where muon trains the convolutions, "
+                    f"got {self.sgd_conv_lr:g}."
+                )
         real("temperature", self.temperature, 0.1, 100)
         for name in ("muon_momentum", "sgd_momentum", "warmup", "label_smoothing"):
             real(name, getattr(self, name), 0, 1)

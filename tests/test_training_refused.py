@@ -25,6 +25,11 @@ masks = training_cases.masks
         ("sgd_momentum", "0.9", "sgd_momentum must be a number from 0 to 1, got '0.9'."),
         ("muon_weight_decay", 11, "muon_weight_decay must be a number from 0 to 10, got 11."),
         ("sgd_weight_decay", -1, "sgd_weight_decay must be a number from 0 to 10, got -1."),
+        (
+            "sgd_conv_lr",
+            0.1,
+            "sgd_conv_lr must be left out where muon trains the convolutions, got 0.1.",
+        ),
         ("warmup", 2, "warmup must be a number from 0 to 1, got 2."),
         ("label_smoothing", -0.1, "label_smoothing must be a number from 0 to 1, got -0.1."),
         ("translate", 17, "translate must be a whole number from 0 to 16 pixels, got 17."),
