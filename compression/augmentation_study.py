@@ -78,19 +78,17 @@ def run_study(
                 done.append(_trained(way, seed, sets, config, resume))
                 rows = [asdict(run) for run in done]
                 write_json(path, about | {"runs": rows})
+                resume.unlink(missing_ok=True)
             yield known[0] if known else done[-1]
 
 
 def _trained(
     way: str, seed: int, sets: dict[str, ImageSet], config: StudyConfig, resume: Path
 ) -> StudyRun:
-    *_, last = train(
-        build_model(config.preset, seed=seed),
-        sets["train"],
-        sets["validation"],
-        config.recipe(way, seed),
-        resume=resume,
-    )
+    """One run, left at its last epoch with its state beside it, until it is in the file."""
+    model, recipe = build_model(config.preset, seed=seed), config.recipe(way, seed)
+    run = train(model, sets["train"], sets["validation"], recipe, resume=resume)
+    last = next(result for result in run if result.epoch == config.epochs)
     found = evaluate(last.best_model, sets["test"].images, sets["test"].labels)
     return StudyRun(
         way,

@@ -10,8 +10,9 @@ moves. Left out: assigning weights to other centroids on the way.
 """
 
 import copy
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class TiedWeights(Constraint):
     """
 
     def __init__(self, model: nn.Module, quantized: QuantizedModel, config: CentroidConfig) -> None:
-        self._kind = config.gradient
+        self._kind, self._config = config.gradient, config
         self._vector_scale = config.vector_learning_rate / config.learning_rate
         modules = prunable_layers(model)
         weights = {name: module.weight for name, module in modules.items()}
@@ -139,27 +140,33 @@ class TiedWeights(Constraint):
         for clusters in self._clusters:
             clusters.spread_(clusters.weight, clusters.values())
 
+    def identity(self) -> list[Tensor]:
+        """The codes, and the settings, of which the recipe of the training holds a part."""
+        settings = json.dumps(asdict(self._config), sort_keys=True).encode()
+        codes = [clusters.codes for clusters in self._clusters]
+        return [*codes, torch.frombuffer(bytearray(settings), dtype=torch.uint8)]
+
 
 class _Clusters:
     """One layer's weights by cluster: K codes, of which `zero_code` is held at zero."""
 
     def __init__(self, weight: Tensor, indices: Tensor, k: int, zero_code: int | None) -> None:
         self.weight = weight
-        self._codes = indices.flatten().long().to(weight.device)  # (n,)
+        self.codes = indices.flatten().long().to(weight.device)  # (n,)
         self._k, self._zero_code = k, zero_code
-        counts = torch.bincount(self._codes, minlength=k)
+        counts = torch.bincount(self.codes, minlength=k)
         self.used = max(1, int((counts > 0).sum()))  # codes that there are weights of
         self._counts = counts.clamp(min=1)
         # Where each code occurs; which of several places is written last does not matter.
-        places = torch.arange(len(self._codes), device=weight.device)
+        places = torch.arange(len(self.codes), device=weight.device)
         self._place = torch.zeros(k, dtype=torch.long, device=weight.device)
-        self._place[self._codes] = places
+        self._place[self.codes] = places
 
     def gradient(self, kind: str) -> Tensor:
         """(K,) float32: the mean or sum of the weights' gradients in each cluster, 0 for zero."""
         wide = torch.float32 if self.weight.device.type == "mps" else torch.float64
         each = _grad(self.weight).flatten().to(wide)
-        sums = torch.bincount(self._codes, weights=each, minlength=self._k)
+        sums = torch.bincount(self.codes, weights=each, minlength=self._k)
         return self._zeroed((sums / self._counts if kind == "mean" else sums).float())
 
     def values(self) -> Tensor:
@@ -168,7 +175,7 @@ class _Clusters:
 
     def spread_(self, target: Tensor, per_code: Tensor) -> None:
         """Set each entry of `target`, of the weight's shape, to its cluster's number."""
-        target.copy_(per_code[self._codes].view(target.shape))
+        target.copy_(per_code[self.codes].view(target.shape))
 
     def _zeroed(self, per_code: Tensor) -> Tensor:
         if self._zero_code is not None:

@@ -26,6 +26,10 @@ class Constraint(Protocol):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
 
+    def identity(self) -> list[Tensor]:
+        """What, besides the weights, makes a run another one, before its first step."""
+        return list(self.state().values())
+
 
 class HeldMasks(Constraint):
     """Keeps pruned weights at exactly zero.
@@ -53,3 +57,7 @@ class HeldMasks(Constraint):
     def after_step(self) -> None:
         for weight, pruned in self._pairs:
             weight.masked_fill_(pruned, 0.0)  # times False would leave -0, and NaN
+
+    def identity(self) -> list[Tensor]:
+        """The masks: weights that are zero already do not tell them."""
+        return [pruned for _, pruned in self._pairs]

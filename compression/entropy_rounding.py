@@ -142,6 +142,12 @@ class EntropyRounding(Constraint):
             tensors[f"levels.{name}"], tensors[f"counts.{name}"] = rounded.levels, rounded.counts
         return tensors
 
+    def identity(self) -> list[Tensor]:
+        """What is behind the weights, and how the size falls."""
+        falls = [self._budget(step) for step in range(self._shrinking + 1)]
+        behind = [rounded.latent for rounded in self._rounded.values()]
+        return [torch.tensor(falls, dtype=torch.float64), *behind]
+
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
@@ -171,16 +177,27 @@ class _Rounded:
         weights that take them, but for zero; and the weights to their levels."""
         values = _flat(self.latent).cpu()  # sums there are the same each time, and in float64
         rule = self._rule(price, self.counts)
-        places = rule.places(values)
         counts, sums = torch.zeros(2, len(self.levels), dtype=torch.float64)
-        counts[rule.codes] = torch.bincount(places, minlength=len(rule.codes)).double()
-        sums[rule.codes] = torch.bincount(places, values.double(), minlength=len(rule.codes))
+        zero = (self.levels[rule.codes] == 0).nonzero().flatten()
+        moved = None  # the weights that are not zero, where most are
+        if len(zero) and 2 * self.counts[rule.codes[zero]] > len(values):
+            moved = rule.others(values, int(zero))
+            counts[rule.codes[zero]] = float(len(values) - len(moved))
+            values = values[moved]
+        places = rule.places(values)
+        counts[rule.codes] += torch.bincount(places, minlength=len(rule.codes)).double()
+        added = torch.bincount(places, values.double(), minlength=len(rule.codes))
+        sums[rule.codes] = added.double()  # of no values it is of whole numbers
         means = torch.where(self.levels == 0, 0.0, sums / counts.clamp(min=1)).float()
         kept = (counts > 0) | (self.levels == 0)
         self.levels, place = torch.unique(means[kept].double() + 0.0, return_inverse=True)
         self.counts = torch.zeros(len(self.levels), dtype=torch.float64)
         self.counts.index_add_(0, place, counts[kept])
-        _flat(self.weight).copy_(means[rule.codes].index_select(0, places))
+        rounded, weight = means[rule.codes].index_select(0, places), _flat(self.weight)
+        if moved is None:
+            weight.copy_(rounded)
+        else:
+            weight.zero_()[moved.to(weight.device)] = rounded.to(weight.device)
         self.bits = code_bits(counts)
 
     def bits_at(self, price: float) -> float:

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside, then put in their place."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ def without_folders(start: object) -> str:
     on, another file's path by its name alone: what a recorded command says, so that no record
     holds a path of the machine that made it."""
     text = str(start)
-    if not Path(text).suffix:
+    if re.fullmatch(r"[\w-]+/[\w-]+", text):
         return text
     path, root = Path(text).resolve(), Path(__file__).resolve().parents[1]
     return path.relative_to(root).as_posix() if path.is_relative_to(root / "assets") else path.name

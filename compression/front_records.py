@@ -25,7 +25,8 @@ class FrontPoint:
 
     goal: `size` (spaced evenly on a logarithmic axis) or `random`; goal_bytes: asked for; size and
     drop (a fraction of accuracy) as predicted, None where nothing is; packed_bytes on disk; correct
-    answers of total.
+    answers of total; price (nats for a bit) and the bytes tried at it, from which the search for
+    the next size goes on, where there was one.
     """
 
     way: str
@@ -36,6 +37,8 @@ class FrontPoint:
     packed_bytes: int
     correct: int
     total: int
+    price: float | None = None
+    tried_bytes: int | None = None
 
     @property
     def accuracy(self) -> float:

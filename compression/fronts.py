@@ -73,7 +73,8 @@ class Front:
         self._dense, self._sets, self._config = dense, sets, config
         self._table = setting_table(dense, settings)
         self._known = {(p.way, p.goal, p.goal_bytes): p for p in known}
-        self._trials: list[Trial] = []  # the last one of each size, which the next begins from
+        # Bytes and price of the last trial of each size, from which the next begins.
+        self._trials: list[tuple[int, float]] = []
         self.dense_bytes = 4 * sum(parameter.numel() for parameter in dense.parameters())
 
     def points(self) -> Iterator[FrontPoint]:
@@ -84,6 +85,8 @@ class Front:
             for way in (OURS, COMPENSATED, PRICED, *RIVALS) if goal == "size" else (OURS,):
                 point = self._known.get((way, goal, size)) or self._point(way, goal, size)
                 if point is not None:
+                    if point.price is not None and point.tried_bytes is not None:
+                        self._trials.append((point.tried_bytes, point.price))
                     yield point
 
     def dense_correct(self) -> int:
@@ -121,8 +124,11 @@ class Front:
         images = self._sets["train"].images[: self._config.recalibration_images]
         few = images[: self._config.compensation_images]
         found: Allocation | None = None
+        trial: Trial | None = None
         if way == PRICED:
-            small = self._priced(size, few)
+            trial = self._priced(size, few)
+            assert trial.best is not None
+            small = trial.best
         else:
             try:
                 found, _ = fit(self._dense, size, self._ways()[way])
@@ -146,22 +152,22 @@ class Front:
             packed_bytes,
             correct,
             len(self._sets["test"]),
+            trial.price if trial else None,
+            trial.packed_bytes if trial else None,
         )
 
-    def _priced(self, size: int, few: Tensor) -> QuantizedModel:
+    def _priced(self, size: int, few: Tensor) -> Trial:
         """The entropy-constrained model within a size, its search begun where the last two led."""
         price = None
         if len(self._trials) > 1:
             (x0, y0), (x1, y1) = (
-                (math.log(trial.packed_bytes), math.log(trial.price)) for trial in self._trials[-2:]
+                (math.log(tried), math.log(price)) for tried, price in self._trials[-2:]
             )
             if x0 != x1:
                 price = math.exp(y1 + (y1 - y0) / (x1 - x0) * (math.log(size) - x1))
                 price = min(DEAREST, max(CHEAPEST, price))
         *_, last = fit_entropy_by_trial(self._dense, size, few, first_price=price)
-        self._trials.append(last)
-        assert last.best is not None
-        return last.best
+        return last
 
     def _measured(self, small: QuantizedModel) -> tuple[int, int]:
         """Bytes on disk, and the right answers of what is loaded from there."""

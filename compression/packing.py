@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compression.data import CHANNEL_MEAN, CHANNEL_STD
 from compression.files import replacing
 from compression.inputs import InputError
 from compression.packing_codes import encode
@@ -30,9 +29,8 @@ from compression.packing_file import (
     is_packed,
 )
 from compression.packing_info import PackedInfo, PackedLayer, describe
-from compression.packing_reader import FLOAT, VECTORS, PackedFile
+from compression.packing_reader import FLOAT, SEEN_AS, VECTORS, PackedFile
 from compression.packing_vectors import set_vectors_, vector_count, vectors_of
-from compression.presets import CIFAR10_CLASSES
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.resnet9 import ResNet9, build_model, count_parameters, prunable_layers
 
@@ -88,9 +86,7 @@ def pack(variant: Packable) -> bytes:
             described[name] = [FLOAT, None]
     about = {
         "preset": model.preset,
-        "classes": list(CIFAR10_CLASSES),
-        "mean": CHANNEL_MEAN,
-        "std": CHANNEL_STD,
+        **SEEN_AS,
         "name": str(getattr(variant, "name", "")),
         "recipe": [str(step) for step in getattr(variant, "steps", ())],
         "layers": described,

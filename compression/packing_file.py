@@ -10,6 +10,7 @@ fill the file exactly.
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,9 @@ def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
     """Whether the file's first bytes are those of a packed model, sound or not."""
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -77,12 +81,16 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
 
 def _content(path: Path) -> bytes:
     try:
-        size = os.stat(path).st_size
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("no regular file")
+        size = about.st_size
         if size > MAX_BYTES:
             raise PackedFormatError(
                 f"{path.name} must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
             )
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES)  # which may have grown since
     except OSError as error:
         raise PackedFormatError(
             f"The packed model must be a file that can be read, got {path.name} "

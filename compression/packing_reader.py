@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compression.data import CHANNEL_MEAN, CHANNEL_STD, CIFAR10_CLASSES
 from compression.packing_codes import CodeError, decode, split
 from compression.packing_file import PackedFormatError, read_container
 from compression.packing_info import PackedLayer
@@ -15,6 +16,8 @@ from compression.quantization import QuantizedLayer
 
 FLOAT = 32  # bits of a layer that is not quantized
 VECTORS = "vectors"  # the tensor of biases and batch norm
+# What a model takes in and tells apart; here all models do the same.
+SEEN_AS = {"classes": list(CIFAR10_CLASSES), "mean": list(CHANNEL_MEAN), "std": list(CHANNEL_STD)}
 
 
 class PackedFile:
@@ -22,7 +25,10 @@ class PackedFile:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self.about, self.tensors, self.size = read_container(path)
+        self.about, self.tensors, self.size = read_container(path.expanduser())
+        for name, known in SEEN_AS.items():
+            if self.about.get(name) != known:
+                raise self._error(f"the {name} that this program knows", "another")
         self.preset = str(self.about.get("preset"))
         if self.preset not in PRESETS:
             raise self._error("a known preset", f"{self.preset[:40]!r}")

@@ -18,7 +18,7 @@ from torch import nn
 from compression.centroids import CentroidConfig, train_centroids
 from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
-from compression.data import SPLITS, ImageSet, load_cifar10
+from compression.data import ImageSet
 from compression.files import write_json
 from compression.hardware import machine_record
 from compression.inputs import InputError
@@ -30,6 +30,7 @@ from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE
 from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
+from compression.reproduction_inputs import check_shipped, sets_of
 from compression.reproduction_table import markdown
 from compression.resnet9 import prunable_layers
 from compression.runs import average_checkpoints, train_checkpoint
@@ -70,16 +71,20 @@ class Reproduction:
                     f"{folder} must hold a run of the same config, got another one: choose an "
                     "empty folder."
                 )
+        elif any(folder.glob("*.safetensors")):
+            raise InputError(f"{folder} must be empty or hold a run, got checkpoints of another.")
         self._started = time.perf_counter() - self.content.get("seconds", 0.0)
-        self.sets = _sets(config, data)
+        self.sets = sets_of(config, data)
+        self.content["images"] = {split: len(images) for split, images in self.sets.items()}
+        check_shipped(config)
+        self._write()  # before the first checkpoint is there for another config to take
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the rows of results.json."""
         for name in self.config.models:
             self.model(name)
             self.row(f"{name}, dense", ["as trained"], lambda name=name: self._dense(name))
-        for name in (self.config.compress,):
-            self.compress(name)
+        self.compress(self.config.compress)
         return self.content["rows"]
 
     def model(self, name: str) -> Path | str:
@@ -103,6 +108,7 @@ class Reproduction:
                     start=str(done[-1]) if done else None,
                 )
                 self._last(f"{name}, cycle {k + 1}", epochs)
+                out.with_name(out.name + ".resume").unlink(missing_ok=True)
             done.append(out)
         if len(done) == 1:
             return done[0]
@@ -153,6 +159,7 @@ class Reproduction:
         row |= {"seconds": round(time.perf_counter() - started, 1)}
         self.content["rows"].append(row)
         self._write()
+        self._resume(name).unlink(missing_ok=True)
         self.notify(f"{name}: {row['accuracy']:.2%}, {info.total_bytes:,} bytes on disk")
 
     def _dense(self, name: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
@@ -185,6 +192,7 @@ class Reproduction:
             recipe = dataclasses.replace(
                 FINE_TUNE, epochs=config.fine_tune_epochs, sgd_lr=rate, seed=config.seed
             )
+            resume = self._resume(f"{name}, tuned")
             epochs = fine_tune(
                 model,
                 self.sets["train"],
@@ -192,10 +200,11 @@ class Reproduction:
                 recipe,
                 masks=masks,
                 teacher=self._teacher(name),
-                resume=path.with_suffix(".resume"),
+                resume=resume,
             )
             best = self._last(f"{name}, fine-tuning", epochs)
             save_checkpoint(cast(ResNet9, best.best_model), path, {"steps": ["fine-tuned"]})
+            resume.unlink(missing_ok=True)
         return load_checkpoint(path).model
 
     def _quantized(
@@ -211,7 +220,7 @@ class Reproduction:
             again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
             done = [*done, "batch norm recalibrated"]
             self.row(f"{name}, {said}, recalibrated", done, lambda q=again: _parts(q))
-            if count := self.config.compensation_images:
+            if count := min(self.config.compensation_images, len(self.sets["train"])):
                 again = self._compensated(model, widths, masks)
                 text = f"rounding errors made up for on {count} images"
                 done = [*done[:-1], text, "batch norm recalibrated"]
@@ -259,12 +268,20 @@ class Reproduction:
 
     def _learning(self, name: str) -> dict[str, Any]:
         """Whom a row's model learns from, and where its training's state is kept."""
-        return {"teacher": self._teacher(name), "resume": self.folder / f"{_slug(name)}.resume"}
+        return {"teacher": self._teacher(name), "resume": self._resume(name)}
+
+    def _resume(self, name: str) -> Path:
+        """Where the state of a row's training is, until the row is safe."""
+        return self.folder / f"{_slug(name)}.resume"
 
     def _last(self, name: str, epochs: Iterator[EpochResult]) -> Any:
+        """The last epoch's result; the run is left there, with its state, until that is kept."""
         result = None
         for result in epochs:
             self.notify(f"{name}: epoch {result.epoch} of {result.epochs}, {result.accuracy:.2%}")
+            self._write()  # the time it took
+            if result.epoch == result.epochs:
+                break
         assert result is not None
         return result
 
@@ -272,15 +289,6 @@ class Reproduction:
         self.content["seconds"] = round(time.perf_counter() - self._started, 1)  # of all goes
         write_json(self._results, self.content)
         (self.folder / "results.md").write_text(markdown(self.content))
-
-
-def _sets(config: ReproductionConfig, data: Path | None) -> dict[str, ImageSet]:
-    wanted = {
-        "train": config.train_images,
-        "validation": config.validation_images,
-        "test": config.test_images,
-    }
-    return {split: load_cifar10(split, config.source, data).head(wanted[split]) for split in SPLITS}
 
 
 def _slug(name: str) -> str:

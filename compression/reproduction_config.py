@@ -1,6 +1,7 @@
 """What a reproduction of the course report does, as one TOML file says it."""
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,10 @@ class ReproductionConfig:
         if not isinstance(self.models, dict) or not self.models:
             raise InputError(f"models must name at least one model, got {shown(self.models)}.")
         for name, cycles in self.models.items():
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise InputError(
+                    f"models must be named by letters, digits, - and _, got {shown(name)}."
+                )
             if not isinstance(cycles, list) or not cycles:
                 raise InputError(f"models.{name} must be a list of recipes, got {shown(cycles)}.")
             for cycle in cycles:
@@ -72,7 +77,12 @@ class ReproductionConfig:
             values = getattr(self, name)
             if not isinstance(values, list | tuple) or not values:
                 raise InputError(f"{name} must be a list of numbers, got {shown(values)}.")
-            object.__setattr__(self, name, tuple(map(fits, values)))
+            fitting = tuple(map(fits, values))
+            if len(set(fitting)) < len(fitting) or len(fitting) > 100:
+                raise InputError(
+                    f"{name} must be at most 100 different numbers, got {shown(values)}."
+                )
+            object.__setattr__(self, name, fitting)
         whole("first_last_bits", self.first_last_bits, 0, 8)
         real("max_drop", self.max_drop, 0, 100, "points")
         whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)

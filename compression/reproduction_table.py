@@ -19,11 +19,12 @@ REPORT: dict[str, tuple[float, float | None, str]] = {
 def markdown(content: dict[str, Any]) -> str:
     """The rows as a Markdown table, beside the course report's numbers where it has them."""
     config = content["config"]
+    images = content.get("images", {}).get("train", config["train_images"])
     lasted = f", in {content['seconds'] / 60:.1f} minutes" if "seconds" in content else ""
     lines = [
         f"By `{content['command']}`, on {machine_text(content['machine'])}{lasted}: "
         f"{config['preset']}, "
-        f"{config['train_images']:,} training images, epochs of fine-tuning "
+        f"{images:,} training images, epochs of fine-tuning "
         f"{config['fine_tune_epochs']}, of centroids {config['centroid_epochs']}"
         f"{', by distillation' if config['distil'] else ''}.",
         "",

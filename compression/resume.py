@@ -72,7 +72,7 @@ class ResumeFile:
         """Put the state back in place; InputError for a damaged file, or one of another run."""
         metadata, tensors = self._read()
         for name, mine in (("recipe", self.recipe), ("start", self.start)):
-            if metadata.get(name, mine) != mine:
+            if metadata[name] != mine:
                 what = {"recipe": "recipe", "start": "model, masks, images and teacher"}[name]
                 raise self._error(f"of this {what}", "another one")
         groups: dict[str, dict[str, Tensor]] = {
@@ -95,7 +95,7 @@ class ResumeFile:
         try:
             with safe_open(self.path, "pt", device="cpu") as file:
                 metadata = file.metadata() or {}
-                if not {"recipe", "progress"} <= metadata.keys():
+                if not {"recipe", "start", "progress"} <= metadata.keys():
                     raise self._error("the state of a run", "another safetensors file")
                 return metadata, {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError) as error:

@@ -98,6 +98,7 @@ def average_checkpoints(
         "averaged": [str(checkpoint.metadata.get("command", "")) for checkpoint in loaded],
         "command": " ".join(
             ["python -m compression average", out.name, *map(without_folders, starts)]
+            + ["--source", sets["train"].source]
         ),
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
         **_on_test(model, sets["test"]),
@@ -120,7 +121,7 @@ def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[s
     validation = sets["validation"]
     record = dict(loaded.metadata) | {
         "precision": "float16",
-        "sharded": f"python -m compression shard {Path(start).name} {out.name}",
+        "sharded": f"python -m compression shard {without_folders(start)} {out.name}",
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
         **_on_test(model, sets["test"]),
     }

@@ -37,7 +37,8 @@ Notify = Callable[[str], None]
 # SGD, since Muon's steps are as long where the gradient is noise, and turn codes over: resnet9-s in
 # 219 kB was farther from its teacher after ten epochs of it than after three of SGD.
 _BATCH, _WARMUP = 128, 0.1
-_KEPT = "rounded.safetensors"
+_OF_LEARNING = "conv_learning_rate shrinking first_ratio worth_power compensate draws".split()
+_ABOUT, _KEPT = "run.json", "rounded.safetensors"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class ShrinkConfig:
         whole("centroid_epochs", self.centroid_epochs, 0, 1000)
         whole("compensation_images", self.compensation_images, 1, 50_000, "images")
         whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
+        if not self.epochs:
+            for name in _OF_LEARNING:
+                left, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
+                if given != left:
+                    raise InputError(f"{name} must be left at {left} without epochs, got {given}.")
         self.training()
         self.centroids()
 
@@ -119,6 +125,8 @@ def shrink(
     """
     if start and not config.epochs:
         raise InputError("epochs must be at least 1 where there is a start, got 0.")
+    if teachers and not (config.epochs or config.centroid_epochs):
+        raise InputError("teachers must be left out where nothing is trained, got some.")
     if start and config.compensate:
         raise InputError("compensate must be off where there is a start, got both.")
     before = list(start.steps) if start else []
@@ -170,27 +178,34 @@ class _Run:
         """The model in at most so many bytes, before its levels are trained alone."""
         if self.folder is None:
             return self._learned(overhead) if self.config.epochs else self._fitted(overhead)
-        self._check_folder(self.folder, overhead)
+        begun = self._check_folder(self.folder, overhead)
         kept = self.folder / _KEPT
-        if not kept.is_file():
-            if self.config.epochs:
-                self._learned(overhead)  # which keeps it, before the training's state is removed
-            else:
-                self._keep(self._fitted(overhead))
+        try:
+            if not kept.is_file():
+                if self.config.epochs:
+                    self._learned(overhead)  # which keeps it, before the training's state goes
+                else:
+                    self._keep(self._fitted(overhead))
+        except InputError:  # a size out of reach keeps no folder from a better one
+            if not begun:
+                (self.folder / _ABOUT).unlink()
+            raise
         return of_checkpoint(kept.stem, load_checkpoint(kept)).parts
 
-    def _check_folder(self, folder: Path, overhead: int) -> None:
-        """Make the folder of this run, or see that it is this run's."""
-        about = folder / "run.json"
+    def _check_folder(self, folder: Path, overhead: int) -> bool:
+        """Make the folder of this run, or see that it is this run's; whether it was there."""
+        about = folder / _ABOUT
         identity = self._identity() | {"overhead": overhead}
         if not about.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(about, identity)
-        elif json.loads(about.read_text()) != identity:
+            return False
+        if json.loads(about.read_text()) != identity:
             raise InputError(
                 f"{folder.name} must be the folder of this run, got one of other settings or "
                 "another start: remove it to begin anew."
             )
+        return True
 
     def _keep(self, found: QuantizedModel) -> None:
         if self.folder is not None:

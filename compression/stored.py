@@ -13,6 +13,8 @@ from compression.quantization import QuantizedLayer, QuantizedModel, quantized_l
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.unfolding import unfold_batch_norm
 
+_STEPS, _LENGTH = 60, 160  # of a file's steps, and of each
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -51,7 +53,7 @@ def load_stored(name_or_path: str | os.PathLike[str]) -> StoredModel:
     name = Path(name_or_path).stem if isinstance(name_or_path, str | os.PathLike) else ""
     if name and is_packed(name_or_path):
         parts, about = load_packed_parts(name_or_path)
-        return StoredModel(name, _steps(about["recipe"]), parts)
+        return StoredModel(name, steps_of(about["recipe"]), parts)
     return of_checkpoint(name, load_checkpoint(name_or_path))
 
 
@@ -72,7 +74,7 @@ def of_checkpoint(name: str, checkpoint: Checkpoint) -> StoredModel:
     }
     quantized = {layer: entry for layer, entry in found.items() if entry}
     parts = QuantizedModel(checkpoint.model, quantized, masks)
-    return StoredModel(name, _steps(checkpoint.metadata.get("steps")), parts)
+    return StoredModel(name, steps_of(checkpoint.metadata.get("steps")), parts)
 
 
 def _mask(module: nn.Conv2d | nn.Linear) -> Tensor | None:
@@ -81,7 +83,7 @@ def _mask(module: nn.Conv2d | nn.Linear) -> Tensor | None:
     return None if bool(kept.all()) else kept
 
 
-def _steps(steps: object) -> tuple[str, ...]:
+def steps_of(steps: object) -> tuple[str, ...]:
     """The steps as short texts, whatever a file holds there."""
     given = steps if isinstance(steps, list) and steps else ["as trained"]
-    return tuple(str(step)[:80] for step in given[:20])
+    return tuple(str(step)[:_LENGTH] for step in given[:_STEPS])

@@ -82,8 +82,9 @@ class TrainingRun:
     def resume_file(self, path: str | Path, sets: tuple[ImageSet, ...]) -> ResumeFile:
         """The file for the state of this run, as long as the model is as it was given."""
         taught = self._teacher.state_dict().values() if self._teacher else ()
-        labels = (images.labels for images in sets)
-        start = digest_of([*self.model.state_dict().values(), *labels, *taught])
+        seen = [part for each in sets for part in (each.images, each.labels)]
+        held = self.constraint.identity()
+        start = digest_of([*self.model.state_dict().values(), *held, *seen, *taught])
         return ResumeFile(Path(path), asdict(self.config), start)
 
     @torch.enable_grad()

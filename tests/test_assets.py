@@ -31,7 +31,10 @@ def test_a_packed_file_is_what_its_record_says(path):
     record = json.loads((ASSETS / "results" / f"shrink-{path.stem}.json").read_text())
     info = inspect_packed(path)
     assert info.total_bytes == path.stat().st_size == record["result"]["packed_bytes"]
-    assert [asdict(rung) for rung in info.ladder] == record["ladder"]
+    for rung, recorded in zip(info.ladder, record["ladder"], strict=True):
+        if rung.name == "Gzip of dense float32":  # by whatever zlib there is
+            recorded["size_bytes"] = pytest.approx(recorded["size_bytes"], rel=0.01)
+        assert asdict(rung) == recorded
     assert info.total_bytes <= 1.03 * info.bound_bytes
     assert info.ratio >= int(path.stem.rpartition("-")[2].removesuffix("x"))  # as its name says
     bundled = load_cifar10("test", "sample")

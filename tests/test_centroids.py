@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,19 @@ def codebook_gradients(quantized: QuantizedModel, images: ImageSet) -> dict[str,
     logits = functional_call(model, weights, (normalize(images.images),))
     functional.cross_entropy(logits, images.labels).backward()
     return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+
+
+@pytest.mark.parametrize("other", [{"gradient": "sum"}, {"vector_learning_rate": 0.0}])
+def test_a_resume_file_of_other_settings_is_refused(
+    other: dict[str, Any], tmp_path: Path, train_set: ImageSet, validation_set: ImageSet
+) -> None:
+    sets, state = (train_set, validation_set), tmp_path / "run.resume"
+    run: Any = train_centroids(quantized_tiny(), *sets, QUICK, resume=state)
+    next(run)
+    next(run)
+    run.close()
+    with pytest.raises(InputError, match="must be of this model, masks"):
+        next(train_centroids(quantized_tiny(), *sets, replace(QUICK, **other), resume=state))
 
 
 @pytest.mark.parametrize("kind", ["mean", "sum"])

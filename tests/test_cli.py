@@ -1,5 +1,6 @@
 """The command line's `train` and `download`: files, output, resumes, and errors on one line."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
+from tests.training_cases import same_bits
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"train": 64, "validation": 20, "test": 30}
@@ -79,12 +81,20 @@ def test_train_writes_a_checkpoint_that_says_how_it_came_about(tmp_path):
     assert [file.name for file in out.parent.iterdir()] == ["net.safetensors"]
 
 
-def test_a_warm_restart_keeps_the_record_of_the_cycle_before(tmp_path):
+def test_a_warm_restart_goes_on_from_the_cycle_before_and_keeps_its_record(monkeypatch, tmp_path):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     assert run("train", first, "--epochs", 2).exit_code == 0
+    train, begun = runs.train, []
+
+    def watched(model, *args, **options):
+        begun.append(copy.deepcopy(model))
+        return train(model, *args, **options)
+
+    monkeypatch.setattr(runs, "train", watched)
     options = ("--recipe", "baseline-restart", "--epochs", 1, "--seed", 1, "--start", first)
     done = run("train", second, *options)
     assert done.exit_code == 0, done.stderr
+    assert len(begun) == 1 and same_bits(begun[0], load_checkpoint(first).model)
     before, after = load_checkpoint(first).metadata, load_checkpoint(second).metadata
     assert before.pop("earlier") == []
     assert after["earlier"] == [before]

@@ -32,15 +32,21 @@ def test_both_goals_are_met_by_kept_measurements():
 
 def test_what_was_measured_is_kept_and_used_again(tmp_path, monkeypatch):
     points = load_settings(SETTINGS).points
-    monkeypatch.setattr(command, "scan_settings", lambda model, images, labels: iter(points))
+
+    def scanned(model, images, labels):
+        assert len(images) == len(labels) == 60
+        return iter(points)
+
+    monkeypatch.setattr(command, "scan_settings", scanned)
     kept = tmp_path / "kept.json"
     words = ("resnet9-s/baseline", "--settings", str(kept), "--max-kib", "300")
     first = allocated(*words, "--images", "60")
     assert first.exit_code == 0, first.output
     recorded = load_settings(kept)
     assert [asdict(p) for p in recorded.points] == [asdict(p) for p in points]
-    assert recorded.about["command"].endswith(
-        "allocate resnet9-s/baseline --images 60 --source sample"
+    assert recorded.about["command"] == (
+        "python -m compression allocate resnet9-s/baseline --max-kib 300 --settings kept.json "
+        "--images 60 --source sample"
     )
     monkeypatch.setattr(command, "scan_settings", None)
     assert allocated(*words).stdout == first.stdout

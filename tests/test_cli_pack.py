@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
 from compression.__main__ import app
+from compression.data import load_cifar10
+from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import load_checkpoint, prunable_layers
 from compression.packing import load_packed
@@ -29,9 +32,14 @@ def test_a_model_goes_into_a_file_and_out_again(tmp_path):
     plain = prunable_layers(load_checkpoint(out).model)
     for name, module in prunable_layers(load_packed(packed)).items():
         assert torch.equal(module.weight, plain[name].weight)
-    words = ("--source", "sample", "--images", 50, "--json")
-    by_either = [json.loads(run("evaluate", path, *words).stdout) for path in (packed, out)]
-    assert by_either[0]["accuracy"] == by_either[1]["accuracy"]
+    images = load_cifar10("validation", "sample").head(50)
+    found = evaluate(load_packed(packed), images.images, images.labels)
+    words = ("--split", "validation", "--source", "sample", "--images", 50, "--json")
+    for path in (packed, out):
+        shown = json.loads(run("evaluate", path, *words).stdout)
+        assert (shown["correct"], shown["images"]) == (found.correct, 50)
+        assert shown["accuracy"] == found.accuracy
+        assert shown["loss"] == pytest.approx(found.loss, rel=1e-4)
 
 
 def test_a_checkpoint_that_is_quantized_already_is_packed_as_it_is(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compression.entropy_codebook import cheapest_rule, entropy_codebook
+from compression.entropy_codebook import Rule, cheapest_rule, entropy_codebook
 from compression.inputs import InputError
 from compression.kmeans import kmeans_1d
 
@@ -44,6 +44,24 @@ def test_many_values_get_the_codes_of_few(count):
     values = torch.randn(20_000, generator=torch.Generator().manual_seed(1)).double()
     values = torch.cat([values, rule.thresholds, levels.double()])
     assert torch.equal(rule(values), torch.cat([rule(part) for part in values.split(1000)]))
+
+
+def test_values_beside_a_threshold_get_the_same_code_one_by_one():
+    """Thresholds in float64 between two neighbours of float32, and on one of them."""
+    near = torch.tensor([-1.5, 0.25, 1.5])
+    above = torch.nextafter(near, torch.tensor(9.0))
+    thresholds = torch.stack((near.double(), (near.double() + above.double()) / 2), 1)
+    values = torch.stack((torch.nextafter(near, torch.tensor(-9.0)), near, above), 1).flatten()
+    for each in thresholds.T.contiguous():
+        rule = Rule(torch.arange(4), each)
+        expected = (values.double()[:, None] > each).sum(1)
+        many = values.repeat(2**12)
+        assert torch.equal(rule.places(values), expected)
+        assert torch.equal(rule.places(many), expected.repeat(2**12))
+        assert torch.equal(rule.places(many.double()), expected.repeat(2**12))
+        for place in range(4):
+            others = rule.others(many, place)
+            assert torch.equal(others, (expected.repeat(2**12) != place).nonzero().flatten())
 
 
 def test_without_costs_the_rule_is_the_nearest_and_ties_go_down():

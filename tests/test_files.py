@@ -31,6 +31,8 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
         ("resnet9-s/baseline", "resnet9-s/baseline"),
         ("/home/someone/runs/x.safetensors", "x.safetensors"),
         ("x.safetensors", "x.safetensors"),
+        ("/home/someone/runs/checkpoint", "checkpoint"),
+        ("~/runs/deep/checkpoint", "checkpoint"),
         (ASSETS / "reproduce" / "quick.toml", "assets/reproduce/quick.toml"),
     ],
 )

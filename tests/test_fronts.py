@@ -1,6 +1,7 @@
 """Fronts: what is measured is what the packed file answers, and a killed run goes on."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,8 +107,30 @@ def test_a_size_begins_where_the_two_before_led(dense, settings, sets, monkeypat
     monkeypatch.setattr(fronts, "fit_entropy_by_trial", trials)
     whole = Front(dense, settings, sets, FrontConfig())
     for size in (1000, 2000, 4000):
-        whole._priced(size, None)
+        trial = whole._priced(size, None)
+        whole._trials.append((trial.packed_bytes, trial.price))
     assert begun == [None, None, pytest.approx((100 / 4000) ** 2)]
+
+
+def test_the_search_goes_on_from_points_that_are_known(dense, settings, sets, monkeypatch):
+    goals = Front(dense, settings, {}, FrontConfig()).goals(3)
+    rest = (OURS, COMPENSATED, *RIVALS)
+    known = [FrontPoint(way, "size", size, 1, 0.0, 1, 1, 200) for size in goals for way in rest]
+    tried = [(0.5, 100), (0.25, 200)]
+    known += [
+        FrontPoint(PRICED, "size", size, None, None, 1, 1, 200, *each)
+        for size, each in zip(goals, tried, strict=False)
+    ]
+    begun = []
+
+    def trials(model, size, few, *, first_price):
+        begun.append(first_price)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fronts, "fit_entropy_by_trial", trials)
+    with pytest.raises(KeyboardInterrupt):
+        list(Front(dense, settings, sets, FrontConfig(sizes=3, randoms=0), known).points())
+    assert begun == [pytest.approx(0.25 * 0.5 ** math.log2(goals[2] / 200))]
 
 
 def test_known_points_are_not_measured_again(points, dense, settings, sets, monkeypatch):
@@ -157,7 +180,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(Front, "_measured", lambda self, small: (123_456, 7))
     monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
     plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
-    monkeypatch.setattr(Front, "_priced", lambda *asked: plain)
+    monkeypatch.setattr(Front, "_priced", lambda *asked: Trial(0.1, 123_456, plain, 123_456))
     monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)
     monkeypatch.setattr(fronts, "recalibrate_batch_norm", lambda model, images: model)
     monkeypatch.setattr(front, "measured_settings", lambda *asked: load_settings(SETTINGS))
@@ -175,5 +198,9 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
     assert about["command"].endswith("--seed 0 --source sample --images 512")
     assert about["settings"]["command"].startswith("python -m compression allocate resnet9-s/base")
+    save_front(out, found, 1, 1, about | {"images": about["images"] | {"test": 10_000}})
+    other = CliRunner().invoke(app, asked)
+    assert "must hold the same run or not exist" in str(other.exception)
+    save_front(out, found, 1, 1, about)
     other = CliRunner().invoke(app, [*asked, "--seed", "1"])
     assert "must hold the same run or not exist" in str(other.exception)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from compression.checkpoint import FOLDER
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.inputs import InputError
@@ -162,5 +163,6 @@ def test_what_cannot_be_packed_is_said(baseline, packed, tmp_path):
 
 def test_a_packed_file_is_told_from_a_checkpoint(packed, tmp_path):
     assert is_packed(packed[1])
-    assert not is_packed("assets/checkpoints/resnet9-s/baseline.safetensors")
+    checkpoint = FOLDER / "resnet9-s" / "baseline.safetensors"
+    assert checkpoint.is_file() and not is_packed(checkpoint)
     assert not is_packed(tmp_path / "nothing")

@@ -1,14 +1,17 @@
 """Packed files of hostile bytes are refused: cut, changed, forged, or asking for much."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compression.packing import load_packed
+from compression.packing import is_packed, load_packed
 from compression.packing_file import PackedFormatError, signed
+from compression.stored import load_stored
 from tests import packing_cases
 
 baseline = packing_cases.baseline
@@ -48,6 +51,29 @@ def refused(tmp_path, content, match="."):
 @pytest.fixture(scope="module")
 def content(packed):
     return packed[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["classes", "mean", "std"])
+def test_a_model_of_other_images_or_classes_is_refused(content, tmp_path, name):
+    def change(about):
+        about[name] = about[name][::-1]
+
+    refused(tmp_path, with_about(content, change), f"the {name} that this program knows")
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    assert not is_packed(pipe)
+    for path in (pipe, Path(os.devnull), tmp_path):
+        with pytest.raises(PackedFormatError, match="must be a file that can be read"):
+            load_packed(path)
+
+
+def test_the_home_folder_may_be_abbreviated(packed, monkeypatch):
+    monkeypatch.setenv("HOME", str(packed[1].parent))
+    assert is_packed(f"~/{packed[1].name}")
+    assert load_stored(f"~/{packed[1].name}").layers
 
 
 def test_truncated_files_are_refused(content, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from compression import reproduction
 from compression.__main__ import app
 from compression.inputs import InputError
 from compression.model import load_checkpoint
@@ -118,9 +119,55 @@ def test_the_command_reproduces_and_says_by_what(tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
-    Reproduction(ReproductionConfig(**TINY), tmp_path)._write()
+    Reproduction(ReproductionConfig(**TINY), tmp_path)  # has done nothing yet
     with pytest.raises(InputError, match="must hold a run of the same config"):
         Reproduction(ReproductionConfig(**TINY | {"seed": 5}), tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "gridmask-1.safetensors").touch()
+    with pytest.raises(InputError, match="must be empty or hold a run, got checkpoints of another"):
+        Reproduction(ReproductionConfig(**TINY), tmp_path / "other")
+
+
+def test_the_images_are_those_that_there_are(tmp_path):
+    config = ReproductionConfig(**TINY | {"train_images": 45_000, "compensation_images": 40_000})
+    content = Reproduction(config, tmp_path).content
+    assert content["images"] == {"train": 3000, "validation": 30, "test": 50}
+    assert " 3,000 training images, " in markdown(content)
+
+
+def test_a_preset_that_is_not_the_checkpoints_is_said(tmp_path):
+    config = ReproductionConfig(**TINY | {"preset": "resnet9"})
+    expected = "preset must be that of resnet9-s/gridmask, resnet9-s, got resnet9"
+    with pytest.raises(InputError, match=expected):
+        Reproduction(config, tmp_path)
+
+
+def test_trained_levels_are_not_trained_again_where_only_their_row_is_missing(
+    tmp_path, monkeypatch
+):
+    asked = {"prune": False, "bits": [2], "train_images": 128, "compensation_images": 0}
+    config = ReproductionConfig(**TINY | asked)
+    first = Reproduction(config, tmp_path)
+
+    def killed(quantized):
+        if killed.left == 0:
+            raise KeyboardInterrupt
+        killed.left -= 1
+        return parts(quantized)
+
+    killed.left, parts = 2, reproduction._parts
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduction, "_parts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.run()
+    assert [path.name for path in tmp_path.glob("*.resume")] == [
+        "gridmask-dense-2-bits-trained.resume"
+    ]
+    said = []
+    rows = Reproduction(config, tmp_path, notify=said.append).run()
+    assert rows[-1]["variant"] == "gridmask, dense, 2 bits, trained"
+    assert sum("epoch 1 of 1" in text for text in said) == 1
+    assert list(tmp_path.glob("*.resume")) == []
 
 
 @pytest.mark.parametrize(
@@ -131,6 +178,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         ('[models]\ngridmask = ["sgd"]', "models.gridmask must be one of baseline, "),
         ('compress = "other"', "compress must be one of baseline, gridmask, got 'other'"),
         ("bits = [9]", "bits must be a whole number from 1 to 8, got 9"),
+        ("levels = [0.5, 0.5]", "levels must be at most 100 different numbers, got"),
+        ('[models]\n"a,b" = ["baseline"]', "models must be named by letters, digits, - and _, got"),
         ("levels = 0.5", "levels must be a list of numbers, got 0.5"),
         ("epochs = 3", "config field must be one of models, .* got 'epochs'"),
         ("epochs = ", "config must be a TOML file"),

@@ -24,7 +24,7 @@ from compression.packing import (
 from compression.recipes import TrainConfig
 from compression.runs import average_checkpoints
 from compression.shrink import ShrinkConfig, shrink
-from compression.training import train, train_by_step
+from compression.training import train_by_step
 from compression.training_run import StepResult
 
 FEW = {"compensation_images": 32, "recalibration_images": 64}
@@ -92,12 +92,6 @@ def test_the_loss_of_distillation_is_hintons(sets, baseline):
     assert step.train_loss == pytest.approx(by_hand, rel=1e-3)
 
 
-def test_distillation_without_learning_changes_no_weight(sets, baseline):
-    config = TrainConfig(epochs=1, batch_size=32, optimizer="sgd", sgd_lr=0.0)
-    last = list(train(baseline, sets["train"], sets["validation"], config, teacher=baseline))[-1]
-    assert torch.equal(last.best_model.conv4.conv.weight, baseline.conv4.conv.weight)
-
-
 def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path):
     config = ShrinkConfig(30_000, epochs=2, centroid_epochs=1, **SMALL)
     said = []
@@ -160,6 +154,16 @@ def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path)
         shrink(baseline, sets, config, teachers=[other_teacher], folder=tmp_path / "kept")
 
 
+def test_a_size_out_of_reach_keeps_no_folder_from_a_better_one(baseline, sets, tmp_path):
+    config = ShrinkConfig(2_000, epochs=1, centroid_epochs=0, **SMALL)
+    for kept in (tmp_path / "kept", tmp_path / "fitted"):
+        with pytest.raises(InputError, match="max_bytes must be"):
+            shrink(baseline, sets, config, folder=kept)
+        config = ShrinkConfig(2_000, epochs=0, centroid_epochs=0, **FEW)
+    config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
+    assert len(pack(shrink(baseline, sets, config, folder=tmp_path / "kept"))) <= 30_000
+
+
 def test_what_was_learned_serves_other_epochs_of_the_levels(baseline, sets, tmp_path):
     config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     shrink(baseline, sets, config, folder=tmp_path / "kept")
@@ -196,10 +200,13 @@ def test_an_earlier_result_is_gone_on_from(baseline, sets):
     assert (before - after).norm() < 0.3 * (before - other).norm()  # not from the dense weights
     smaller = shrink(baseline, sets, dataclasses.replace(config, max_bytes=29_000), start=first)
     assert len(pack(smaller)) <= 29_000
+    with pytest.raises(InputError, match="teachers must be left out where nothing is trained"):
+        none = ShrinkConfig(30_000, epochs=0, centroid_epochs=0, **FEW)
+        shrink(baseline, sets, none, teachers=[baseline])
     with pytest.raises(InputError, match="compensate must be off where there is a start"):
         shrink(baseline, sets, dataclasses.replace(config, compensate=True), start=first)
     with pytest.raises(InputError, match="epochs must be at least 1 where there is a start"):
-        shrink(baseline, sets, dataclasses.replace(config, epochs=0), start=first)
+        shrink(baseline, sets, ShrinkConfig(30_000, epochs=0, **FEW), start=first)
     with pytest.raises(InputError, match="start must have all 9 layers .* quantized, got 0 of"):
         other = load_checkpoint("resnet9-s/baseline").model
         shrink(other, sets, dataclasses.replace(config, max_bytes=2e5), start=first)
@@ -258,6 +265,8 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
         ({"max_bytes": 1e5, "conv_learning_rate": -1}, "sgd_conv_lr must be a number"),
         ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
+        ({"max_bytes": 1e5, "epochs": 0, "draws": 3}, "draws must be left at 0 without epochs"),
+        ({"max_bytes": 1e5, "epochs": 0, "worth_power": 0.0}, "worth_power must be left at 0.75"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
     ],
 )

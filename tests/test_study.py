@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -10,10 +11,13 @@ from compression import augmentation_study
 from compression.__main__ import app
 from compression.augmentation_study import StudyConfig, run_study
 from compression.data import load_cifar10
+from compression.evaluation import evaluate
 from compression.inputs import InputError
+from compression.model import build_model
 from compression.recipes import RECIPES
 from compression.study_records import WAYS, StudyRun, load_study, summarize
 from compression.ui.study_section import conclusion
+from tests.training_cases import same_bits
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,32 @@ def test_the_ways_of_a_seed_differ_in_augmentation_alone():
     assert cutout == plain | {"cutout": RECIPES["cutout"].cutout}
     ramp = {"ramp_epochs": RECIPES["gridmask"].gridmask.ramp_epochs // 2}
     assert masked == plain | {"gridmask": asdict(RECIPES["gridmask"].gridmask) | ramp}
+
+
+def test_each_way_trains_its_recipe_from_the_weights_of_the_seed(
+    tiny_network, sets, tmp_path, monkeypatch
+):
+    asked = []
+
+    def train(model, train_set, validation_set, config, *, resume):
+        assert train_set is sets["train"] and validation_set is sets["validation"]
+        asked.append((model, config))
+        history = [{"accuracy": 0.25, "seconds": 2.0}, {"accuracy": 0.5, "seconds": 3.0}]
+        yield SimpleNamespace(
+            epoch=config.epochs, best_model=model, best_accuracy=0.5, history=history
+        )
+
+    monkeypatch.setattr(augmentation_study, "train", train)
+    config = StudyConfig("tiny", epochs=6, small_epochs=2, seeds=(5, 3))
+    runs = list(run_study(tmp_path / "study.json", sets, config))
+    assert [(run.way, run.seed) for run in runs] == [(way, seed) for seed in (5, 3) for way in WAYS]
+    test = sets["test"]
+    for run, (model, recipe) in zip(runs, asked, strict=True):
+        assert recipe == config.recipe(run.way, run.seed)
+        assert (recipe.epochs, recipe.small_epochs, recipe.seed) == (6, 2, run.seed)
+        assert model.preset == "tiny" and same_bits(model, build_model("tiny", seed=run.seed))
+        assert run.correct == evaluate(model, test.images, test.labels).correct
+        assert (run.validation_accuracy, run.seconds, run.curve) == (0.5, 5.0, (0.25, 0.5))
 
 
 def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
@@ -111,12 +141,18 @@ def test_the_conclusion_says_no_more_than_the_numbers():
 
 
 def test_the_command_runs_a_study(tmp_path, monkeypatch):
+    asked = set()
+
     def trained(way, seed, sets, config, resume):
+        asked.add(config)
         return StudyRun(way, seed, 0.9, 900 + seed, 1000, 60.0, (0.9,))
 
     monkeypatch.setattr(augmentation_study, "_trained", trained)
     out = tmp_path / "study.json"
-    found = CliRunner().invoke(app, ["study", str(out), "--seeds", "0,2", "--source", "sample"])
+    words = ["study", str(out), "--preset", "resnet9", "--epochs", "5", "--small-epochs", "1"]
+    found = CliRunner().invoke(app, [*words, "--seeds", "0,2", "--source", "sample"])
     assert found.exit_code == 0, found.output
     assert "gridmask: 90.10%, spread 0.14 points, 1.0 min a run" in found.output
-    assert "--seeds 0,2 --source sample" in load_study(out)[1]["command"]
+    assert asked == {StudyConfig("resnet9", 5, 1, (0, 2))}
+    told = "study.json --preset resnet9 --epochs 5 --small-epochs 1 --seeds 0,2 --source sample"
+    assert load_study(out)[1]["command"].endswith(told)

@@ -1,19 +1,70 @@
-"""A teacher in training: asked once about batches that come again, with the same answers."""
+"""A teacher in training: its answers in place of the labels, wherever networks learn, asked once."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+
+from compression.centroids import CentroidConfig, train_centroids
+from compression.code_training import CODE_TRAINING, train_codes
 from compression.constraints import HeldMasks
 from compression.inputs import InputError
-from compression.training import train
+from compression.quantization import quantize
+from compression.training import FINE_TUNE, TrainConfig, fine_tune, train
 from compression.training_run import TrainingRun
 from tests import training_cases
-from tests.training_cases import GRIDMASK, TINY, tiny_net
+from tests.training_cases import GRIDMASK, TINY, numbers, same_bits, tiny_net
 
 images = training_cases.images
 validation = training_cases.validation
+
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16, "precision": "float32"}
+
+
+def rounded():
+    return quantize(tiny_net().eval(), 2)
+
+
+WAYS = {
+    "train": lambda *sets, **taught: train(tiny_net(), *sets, TINY, **taught),
+    "fine_tune": lambda *sets, **taught: fine_tune(
+        tiny_net(), *sets, dataclasses.replace(FINE_TUNE, **QUICK), **taught
+    ),
+    "train_centroids": lambda *sets, **taught: train_centroids(
+        rounded(), *sets, CentroidConfig(**QUICK), **taught
+    ),
+    "train_codes": lambda *sets, **taught: train_codes(
+        rounded(), tiny_net(), *sets, dataclasses.replace(CODE_TRAINING, **QUICK), **taught
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_with_a_teacher_the_training_labels_are_not_looked_at(images, validation, way):
+    def rows(train_set, teacher):
+        return numbers(list(WAYS[way](train_set, validation, teacher=teacher)))
+
+    others = dataclasses.replace(images, labels=(images.labels + 1) % 10)
+    teacher = tiny_net(1)
+    assert rows(images, teacher) == rows(others, teacher)
+    assert rows(images, None) != rows(others, None)
+    assert rows(images, teacher) != rows(images, tiny_net(2))
+
+
+def test_a_network_that_answers_as_its_teacher_has_nothing_to_learn(images, validation):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    still: dict[str, Any] = {"optimizer": "sgd", "sgd_lr": 0.1, "sgd_weight_decay": 0.0}
+    config = TrainConfig(**QUICK, **still)
+    (*_, last) = train(model, images, validation, config, teacher=model)
+    assert last.train_loss == pytest.approx(0, abs=1e-5)
+    torch.testing.assert_close(last.best_model.state_dict(), dict(model.state_dict()))
+    (*_, other) = train(model, images, validation, config)
+    assert other.train_loss > 0.1 and not same_bits(other.best_model, model)
 
 
 def test_a_teacher_is_asked_once_about_each_draw(images, validation):

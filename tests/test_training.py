@@ -14,6 +14,7 @@ from compression.data import normalize
 from compression.hardware import has_bfloat16
 from compression.training import (
     FINE_TUNE,
+    GridMaskConfig,
     StepResult,
     TrainConfig,
     fine_tune,
@@ -138,11 +139,24 @@ def test_validation_is_a_plain_loop(validation):
     assert accuracy == correct / 40
 
 
-def test_the_training_loss_is_the_mean_over_the_images_seen(images, validation):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gridmask": GridMaskConfig((5, 9), probability=0.9)},
+        {"cutout": 6},
+        {"small_epochs": 1, "small_side": 16},
+    ],
+    ids=["plain", "gridmask", "cutout", "small"],
+)
+def test_the_training_loss_is_the_mean_over_the_images_seen(images, validation, options):
     """With learning rates of 0 the weights stay, so that each batch's loss can be had again."""
-    config = dataclasses.replace(TINY, epochs=1, muon_lr=0, sgd_lr=0, cutout=0)
+    rates: dict[str, Any] = {"muon_lr": 0, "sgd_lr": 0, "cutout": 0}
+    config = dataclasses.replace(TINY, epochs=1, **rates | options)
     (result,) = train(tiny_net(), images, validation, config)
-    batches = Batches(images, batch_size=16, translate=2, flip=True, seed=0)
+    mask = {"gridmask": config.gridmask.transform()} if config.gridmask else {}
+    seen: dict[str, Any] = {"translate": 2, "flip": True, "seed": 0} | options | mask
+    batches = Batches(images, batch_size=16, **seen)
     model = tiny_net().train()
     losses = [
         functional.cross_entropy(model(batch), labels, label_smoothing=0.1).item()
@@ -182,10 +196,12 @@ def test_fine_tuning_is_training_by_the_gentle_recipe(images, validation, masks)
 
 
 def test_a_run_can_be_stopped_between_epochs(images, validation):
-    run: Any = train(tiny_net(), images, validation, dataclasses.replace(TINY, epochs=1000))
+    model, seen = tiny_net(), []
+    model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    run: Any = train(model, images, validation, dataclasses.replace(TINY, epochs=1000))
     assert next(run).epoch == 1
     run.close()
-    assert list(run) == []
+    assert seen == [True] * 3 + [False]  # the steps of one epoch, and its validation
 
 
 def test_every_step_is_told_and_the_run_may_be_left_at_any(images, validation):
@@ -198,10 +214,12 @@ def test_every_step_is_told_and_the_run_may_be_left_at_any(images, validation):
     assert same_bits(
         results[-1].best_model, list(train(tiny_net(), images, validation, config))[-1].best_model
     )
-    run: Any = train_by_step(tiny_net(), images, validation, config)
+    model, seen = tiny_net(), []
+    model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    run: Any = train_by_step(model, images, validation, config)
     next(run)
     run.close()
-    assert list(run) == []
+    assert seen == [True]
 
 
 def test_parts_of_a_batch_have_their_own_norm_statistics_and_one_step(images, validation):

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from compression import training
+from compression.constraints import HeldMasks
 from compression.inputs import InputError
 from compression.training import train
 from tests import training_cases
@@ -120,6 +121,20 @@ def test_a_resume_file_of_another_start_is_refused(tmp_path, images, validation,
     )
     with pytest.raises(InputError, match=expected):
         list(train(model, *sets, TINY, masks=held, teacher=teacher, resume=state))
+
+
+def test_masks_over_zeros_that_are_there_already_are_told_apart(
+    tmp_path, images, validation, masks
+):
+    state, model = tmp_path / "run.resume", tiny_net()
+    HeldMasks(model, masks)  # zeros them
+    run: Any = train(model, images, validation, TINY, masks=masks, resume=state)
+    next(run)
+    next(run)
+    run.close()
+    with pytest.raises(InputError, match="must be of this model, masks"):
+        list(train(model, images, validation, TINY, resume=state))
+    assert list(train(model, images, validation, TINY, masks=masks, resume=state))
 
 
 def test_the_resume_file_holds_weights_momenta_and_progress(tmp_path, images, validation):

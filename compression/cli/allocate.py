@@ -17,6 +17,8 @@ from compression.cli.common import (
     JsonOption,
     SettingsOption,
     SourceOption,
+    check_target,
+    exact,
     progress_bar,
     show,
 )
@@ -47,9 +49,17 @@ def allocate_command(
         raise InputError("One goal must be given, --max-kib or --max-drop, got both or neither.")
     if max_kib is not None:
         max_kib = real("max_kib", max_kib, 1, 2**20, "KiB")
+        goal = f"--max-kib {exact(max_kib)}"
     else:
-        max_drop = real("max_drop", max_drop, 0, 100, "points") / 100
-    points = measured_settings(checkpoint, settings, images, source, data).points
+        max_drop = real("max_drop", max_drop, 0, 100, "points")
+        goal = f"--max-drop {exact(max_drop)}"
+        max_drop /= 100
+    if settings is not None:
+        check_target(settings)
+    command = f"python -m compression allocate {without_folders(checkpoint)} {goal} "
+    command += f"--settings {without_folders(settings)} " if settings else ""
+    command += f"--images {images} --source {load_cifar10('validation', source, data).source}"
+    points = measured_settings(checkpoint, settings, images, source, data, command).points
     model = load_stored(checkpoint).model
     table = setting_table(model, points)
     if max_kib is not None:
@@ -72,9 +82,10 @@ def allocate_command(
 
 
 def measured_settings(
-    checkpoint: str, kept: Path | None, count: int, source: str, data: Path | None
+    checkpoint: str, kept: Path | None, count: int, source: str, data: Path | None, command: str
 ) -> RecordedSettings:
-    """The measurements: those of the file, or, where it is not there yet, made now and kept in it.
+    """The measurements: those of the file, or, where it is not there yet, made now and kept in it,
+    as what `command` made.
 
     Raises InputError for a file of another model's.
     """
@@ -96,9 +107,8 @@ def measured_settings(
         for point in scan_settings(model, *pair):
             points.append(point)
             bar.update(task, completed=len(points), description=f"Measuring {point.layer}")
-    name = without_folders(checkpoint)
-    command = f"python -m compression allocate {name} --images {count} --source {source}"
-    about = {"model": name, "command": command, "machine": machine_record(torch.device("cpu"))}
+    machine = machine_record(torch.device("cpu"))
+    about = {"model": without_folders(checkpoint), "command": command, "machine": machine}
     if kept is not None:
         save_settings(kept, model, *pair, points, about)
     return RecordedSettings(content_digest(model, *pair), weights_digest(model), points, about)

@@ -1,6 +1,7 @@
 """What the commands share: options, progress bars, output as a table or as JSON."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,31 @@ def parse_pairs(name: str, pairs: list[str]) -> dict[str, float]:
 
 
 def check_packed_name(out: Path) -> None:
-    """Raise InputError unless a packed file may have this name."""
+    """Raise InputError unless a packed file may be written there under this name."""
     if out.suffix != ".safetensors":
         raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")
+    check_target(out)
+
+
+def check_checkpoint_target(out: Path) -> None:
+    """Before an hour of training rather than after it: a checkpoint can be written there."""
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise InputError(f"The checkpoint must be a file NAME.safetensors, got {out}.")
+    check_target(out)
+
+
+def check_target(out: Path) -> None:
+    """Raise InputError unless a file can be written there; its folder is made."""
+    if out.is_dir():
+        raise InputError(f"{out} must be a file to write, got a folder.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise InputError(f"{out.parent} must be writable, got {error.strerror}.") from error
+
+
+def exact(number: float) -> str:
+    """A number as a recorded command gives it: short where that is the same number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)

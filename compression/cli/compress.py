@@ -12,6 +12,7 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
+    check_checkpoint_target,
     epoch_line,
     parse_pairs,
     progress_bar,
@@ -28,7 +29,7 @@ from compression.pruning import prune, with_model
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
 from compression.report import row_of, variant_of
-from compression.stored import load_stored
+from compression.stored import load_stored, steps_of
 from compression.training import FINE_TUNE, fine_tune
 from compression.unfolding import unfold_batch_norm
 
@@ -57,13 +58,14 @@ def prune_command(
     json_output: JsonOption = False,
 ) -> None:
     """Prune by magnitude; choices on validation images, the result measured on test images."""
+    check_checkpoint_target(out)
     before = load_checkpoint(checkpoint)
     epochs = whole("fine_tune_epochs", fine_tune_epochs, 0, 1000)
     train_set = load_cifar10("train", source, data)
     dense = unfold_batch_norm(before.model, train_set.images)
     pruned = prune(dense, _sparsities(before, sparsity, layer))
     steps = [
-        *before.metadata.get("steps", ["as trained"]),
+        *_steps_of(before),
         f"pruned to {pruned.sparsity:.1%} zeros",
     ]
     if recalibrate:
@@ -131,8 +133,11 @@ def quantize_command(
     json_output: JsonOption = False,
 ) -> None:
     """Quantize by k-means, or for a size; a pruned checkpoint keeps its zeros."""
+    check_checkpoint_target(out)
     before = load_checkpoint(checkpoint)
     epochs = whole("train_epochs", train_epochs, 0, 1000)
+    if train_codes_too and not epochs:
+        raise InputError("--train-codes must have --train-epochs above 0, got none.")
     layers = prunable_layers(before.model)
     if max_kib is not None and (layer or bits is not None):
         raise InputError("Either --max-kib, or --bits and --layer, can be given, got both.")
@@ -219,7 +224,7 @@ def _quantize_steps(
 
 
 def _steps_of(checkpoint: Checkpoint) -> list[str]:
-    return checkpoint.metadata.get("steps", ["as trained"])
+    return list(steps_of(checkpoint.metadata.get("steps")))
 
 
 def _finish(

@@ -14,6 +14,7 @@ from compression.cli.common import (
     JsonOption,
     SettingsOption,
     SourceOption,
+    check_target,
     show,
 )
 from compression.data import SPLITS, load_cifar10
@@ -43,19 +44,21 @@ def front_command(
     dense = load_stored(checkpoint).model
     name = without_folders(checkpoint)
     command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
-    command += f"--seed {seed} --source {source} "
+    check_target(out)
+    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    command += f"--seed {seed} --source {sets['test'].source} "
     command += f"--settings {without_folders(settings)}" if settings else f"--images {images}"
-    measured = measured_settings(checkpoint, settings, images, source, data)
+    measured = measured_settings(checkpoint, settings, images, source, data, command)
     about = {
         "model": name,
         "weights": weights_digest(dense),
         "command": command,
         "config": asdict(config),
+        "images": {split: len(found) for split, found in sets.items()},
         "settings": measured.about | {"content": measured.content},
         "machine": machine_record(torch.device("cpu")),
     }
     known, dense_correct = _known(out, about)
-    sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     front = Front(dense, measured.points, sets, config, known)
     if dense_correct is None:
         dense_correct = front.dense_correct()
@@ -76,6 +79,7 @@ def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
         return [], None
     points, content = load_front(out)
     other = any(content.get(key) != about[key] for key in ("weights", "config", "command"))
+    other |= content.get("images", about["images"]) != about["images"]
     if other or content.get("settings", {}).get("content") != about["settings"]["content"]:
         raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")
     return points, content["dense_correct"]

@@ -11,6 +11,8 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
+    check_target,
+    exact,
     parse_numbers,
     progress_bar,
     show,
@@ -51,7 +53,8 @@ def evaluate_command(
 ) -> None:
     """Accuracy with its 95 % interval, the per-class report, MACs and parameters."""
     model = load_stored(checkpoint).model
-    found = evaluate(model, *_labelled(split, source, data, images))
+    seen = _images(split, source, data, images)
+    found = evaluate(model, seen.images, seen.labels)
     cost = measure_complexity(model)
     result: dict[str, Any] = {
         "accuracy": found.accuracy,
@@ -92,7 +95,9 @@ def scan_command(
     max_drop = real("max_drop", max_drop, 0, 100, "points")
     if out is not None:
         choice("suffix of out", out.suffix, (".csv", ".json"))
-    pixels, labels = _labelled("validation", source, data, images)
+        check_target(out)
+    seen = _images("validation", source, data, images)
+    pixels, labels = seen.images, seen.labels
     dense = dense_point(model, pixels, labels, precision=precision)
     found: list[SensitivityPoint] = []
     with progress_bar() as bar:
@@ -107,7 +112,9 @@ def scan_command(
         out.write_text(scan_csv(points))
     elif out is not None:
         command = f"python -m compression scan {without_folders(checkpoint)} --images {len(labels)}"
-        command += f" --source {source} --precision {precision}"
+        command += f" --levels {','.join(map(exact, fractions))}"
+        command += f" --layers {','.join(chosen)}" if layers else ""
+        command += f" --source {seen.source} --precision {precision}"
         about = {
             "model": without_folders(checkpoint),
             "command": command,
@@ -162,11 +169,11 @@ def compare_command(
             typer.echo("")
 
 
-def _labelled(split: str, source: str, data: Path | None, images: int | None) -> tuple[Any, Any]:
-    """Images and labels of a split, cut to the first so many where asked for."""
+def _images(split: str, source: str, data: Path | None, images: int | None) -> ImageSet:
+    """The images of a split, cut to the first so many where asked for."""
     found: ImageSet = load_cifar10(split, source, data)  # pyright: ignore[reportArgumentType]
     if images is not None:
         if not len(found):
             raise InputError("images must be there, got none.")
         found = found.head(whole("images", images, 1, len(found)))
-    return found.images, found.labels
+    return found

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from compression.cli.common import DataOption, JsonOption, SourceOption, check_packed_name, show
+from compression.cli.common import (
+    DataOption,
+    JsonOption,
+    SourceOption,
+    check_packed_name,
+    check_target,
+    exact,
+    show,
+)
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
 from compression.files import without_folders, write_json
@@ -72,6 +80,9 @@ def shrink_command(
 ) -> None:
     """Learn through the rounding at the price that the size asks for, then the levels; measure."""
     check_packed_name(out)
+    if results is not None:
+        check_target(results)
+    machine = machine_record()  # of the code that runs, whatever is committed meanwhile
     config = ShrinkConfig(
         1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),
         epochs=epochs,
@@ -99,16 +110,18 @@ def shrink_command(
     info = save_packed(small, out)
     found = load_stored(out)
     result: dict[str, Any] = row_of(variant_of(found, sets["test"]))
+    result |= {"packed_bytes": info.total_bytes, "packed_times_smaller": info.ratio}
     result["dense_accuracy"] = variant_of(dense, sets["test"]).evaluation.accuracy
     show({"file": str(out)} | result, json_output)
     if results is not None:
         command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
-        command += f"--max-kib {max_kib:g} --epochs {epochs} --learning-rate {learning_rate:g} "
-        command += "" if conv_lr is None else f"--conv-lr {conv_lr:g} "
-        command += f"--shrinking {shrinking:g} "
-        command += f"--first-ratio {first_ratio:g} --worth-power {worth_power:g} "
+        command += f"--max-kib {exact(max_kib)} --epochs {epochs} "
+        command += f"--learning-rate {exact(learning_rate)} "
+        command += "" if conv_lr is None else f"--conv-lr {exact(conv_lr)} "
+        command += f"--shrinking {exact(shrinking)} "
+        command += f"--first-ratio {exact(first_ratio)} --worth-power {exact(worth_power)} "
         command += "--compensate " if compensate else ""
-        command += f"--centroid-epochs {centroid_epochs} --centroid-lr {centroid_lr:g} "
+        command += f"--centroid-epochs {centroid_epochs} --centroid-lr {exact(centroid_lr)} "
         command += f"--draws {draws} " if draws else ""
         command += f"--seed {seed} --source {sets['train'].source}"
         command += f" --start {without_folders(start)}" if start else ""
@@ -119,7 +132,7 @@ def shrink_command(
             "command": command,
             "start": without_folders(checkpoint),
             "config": asdict(config),
-            "machine": machine_record(),
+            "machine": machine,
             "result": result,
             "bundled_test": {"correct": on_bundled.correct, "total": on_bundled.total},
             "ladder": [asdict(rung) for rung in info.ladder],

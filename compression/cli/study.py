@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from compression.augmentation_study import StudyConfig, run_study
-from compression.cli.common import DataOption, JsonOption, SourceOption, parse_numbers, show
+from compression.cli.common import (
+    DataOption,
+    JsonOption,
+    SourceOption,
+    check_target,
+    parse_numbers,
+    show,
+)
 from compression.data import SPLITS, load_cifar10
 from compression.inputs import whole
 from compression.study_records import summarize
@@ -26,8 +33,9 @@ def study_command(
     chosen = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in parse_numbers("seeds", seeds))
     config = StudyConfig(preset, epochs, small_epochs, chosen)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    check_target(out)
     command = f"python -m compression study {out.name} --preset {preset} --epochs {epochs} "
-    command += f"--small-epochs {small_epochs} --seeds {seeds} --source {source}"
+    command += f"--small-epochs {small_epochs} --seeds {seeds} --source {sets['train'].source}"
     runs = []
     for run in run_study(out, sets, config, command=command):
         runs.append(run)

@@ -1,6 +1,5 @@
 """`python -m compression train | average | shard`: a preset by a recipe into a checkpoint."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +9,12 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
+    check_checkpoint_target,
     epoch_line,
     progress_bar,
     show,
 )
 from compression.data import SPLITS, load_cifar10
-from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
 from compression.runs import average_checkpoints, shard_checkpoint, train_checkpoint
@@ -54,7 +53,7 @@ def train_command(
     is a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983): another cycle of the learning
     rate from a checkpoint, whose own record goes into the new file.
     """
-    _check_target(out)
+    check_checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     cycle: dict[str, Any] = {"recipe": recipe, "preset": preset, "epochs": epochs}
     run: dict[str, Any] = {"seed": seed, "start": start, "teachers": teacher or (), "draws": draws}
@@ -80,7 +79,7 @@ def average_command(
     json_output: JsonOption = False,
 ) -> None:
     """Average the weights of several cycles of training (stochastic weight averaging)."""
-    _check_target(out)
+    check_checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = average_checkpoints(out, checkpoints, sets)
     _show(out, record, json_output)
@@ -94,7 +93,7 @@ def shard_command(
     json_output: JsonOption = False,
 ) -> None:
     """Write a checkpoint in half precision, in files of at most 9 MiB, measured as it is there."""
-    _check_target(out)
+    check_checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = shard_checkpoint(checkpoint, out, sets)
     _show(out, record, json_output)
@@ -104,14 +103,3 @@ def _show(out: Path, record: dict[str, Any], as_json: bool) -> None:
     """The file that was written, and its accuracies."""
     shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
     show({"checkpoint": str(out), **shown}, as_json)
-
-
-def _check_target(out: Path) -> None:
-    """Before an hour of training rather than after it: a checkpoint can be written there."""
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise InputError(f"The checkpoint must be a file NAME.safetensors, got {out}.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise InputError(f"{out.parent} must be writable, got {error.strerror}.") from error
