@@ -105,6 +105,20 @@ def prune(model: nn.Module, sparsities: Mapping[str, float]) -> PrunedModel:
     return PrunedModel(pruned, masks, tuple(layers))
 
 
+def with_present_zeros(model: nn.Module, sparsities: Mapping[str, float]) -> dict[str, float]:
+    """The sparsities, and of each layer at least the fraction of weights that are zero already.
+
+    With these `prune` gives a model that was pruned before masks for all of its zeros, so that no
+    training brings them back.
+    """
+    found = dict(sparsities)
+    for name, module in prunable_layers(model).items():
+        zeros = float((module.weight.detach() == 0).double().mean())
+        if zeros > found.get(name, 0.0):
+            found[name] = zeros
+    return found
+
+
 def _describe(name: str, weight: Tensor, mask: Tensor, sparsity: float) -> PrunedLayer:
     kept = int(torch.count_nonzero(mask))
     return PrunedLayer(name, sparsity, threshold_of(weight, mask), kept, weight.numel())

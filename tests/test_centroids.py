@@ -18,6 +18,7 @@ from compression.inputs import InputError
 from compression.model import prunable_layers
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
+from compression.recipes import TrainConfig
 
 QUICK = CentroidConfig(epochs=3, batch_size=40, learning_rate=0.5, precision="float32")
 
@@ -229,6 +230,18 @@ def test_a_killed_run_comes_to_the_same_bits(
     for name, layer in whole.best.layers.items():
         assert torch.equal(layer.codebook, again.best.layers[name].codebook)
     assert not (tmp_path / "x.resume").exists()
+
+
+def test_the_recipe_has_every_setting_and_no_decay() -> None:
+    config = CentroidConfig(
+        epochs=7, batch_size=64, learning_rate=0.2, momentum=0.8, warmup=0.2, label_smoothing=0.05,
+        translate=2, flip=False, precision="float32", seed=9,
+    )  # fmt: skip
+    assert config.recipe() == TrainConfig(
+        epochs=7, batch_size=64, optimizer="sgd", sgd_lr=0.2, sgd_momentum=0.8,
+        sgd_weight_decay=0.0, warmup=0.2, label_smoothing=0.05, translate=2, flip=False,
+        precision="float32", seed=9,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

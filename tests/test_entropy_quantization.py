@@ -84,6 +84,20 @@ def test_pruned_weights_stay_zero(baseline, images):
         assert (~found.masks[name] | mask).all()
 
 
+def test_a_fitted_size_brings_no_pruned_weight_back(tiny_network, images):
+    """Weights are kept by chance, so that there are levels as small as what others leave."""
+    model, generator = copy.deepcopy(tiny_network), torch.Generator().manual_seed(1)
+    masks = {}
+    for name, module in prunable_layers(model).items():
+        masks[name] = torch.rand(module.weight.shape, generator=generator) < 0.5
+        module.weight.data[~masks[name]] = 0.0
+    found = fit_entropy(model, 1e6, images[:32], masks)
+    for name, mask in masks.items():
+        weight = prunable_layers(found.model)[name].weight
+        assert not weight[~mask].any()
+        assert (weight[mask] != 0).float().mean() > 0.9
+
+
 def test_the_same_input_gives_the_same_codes_and_leaves_the_model_alone(baseline, images):
     before = copy.deepcopy(baseline.state_dict())
     found = [quantize_entropy(baseline, 1e-7, images) for _ in range(2)]

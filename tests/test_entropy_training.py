@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compression import entropy_training
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import price_for, quantize_entropy, quantize_to_train
 from compression.entropy_rounding import EntropyRounding
@@ -96,6 +97,37 @@ def test_the_size_falls_over_the_share_of_steps_that_is_asked_for(sets, dense):
         for share in (0.25, 1.0)
     )
     assert early < 1.1 * 24_000 < late  # after half of the steps
+
+
+class Begun(Exception):
+    """Training has what it begins with."""
+
+
+def test_what_training_begins_with_is_made_as_it_is_asked_to(sets, dense, monkeypatch):
+    tempered, begun = [], []
+
+    def worth(model, images, power):
+        tempered.append((images, power))
+        return tempered_worth(model, images, power)
+
+    def compensated(model, price, images, *, worth):
+        begun.append((price, images, worth))
+        raise Begun
+
+    monkeypatch.setattr(entropy_training, "tempered_worth", worth)
+    monkeypatch.setattr(entropy_training, "quantize_to_train", compensated)
+    run = train_entropy(
+        dense, 24_500, *sets, CONFIG, compensation_images=16, worth_power=0.5, first_ratio=1.25,
+        overhead=500,
+    )  # fmt: skip
+    with pytest.raises(Begun):
+        next(run)
+    ((images, power),) = tempered
+    assert images is sets[0].images and power == 0.5
+    ((price, few, given),) = begun
+    assert torch.equal(few, images[:16])
+    assert given == pytest.approx(tempered_worth(dense, images, 0.5))
+    assert price == pytest.approx(price_for(dense, 1.25 * 24_000, given))
 
 
 def test_it_may_begin_where_errors_make_up_for_each_other(sets, dense):

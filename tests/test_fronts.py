@@ -1,5 +1,6 @@
 """Fronts: what is measured is what the packed file answers, and a killed run goes on."""
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -12,9 +13,11 @@ from compression import fronts
 from compression.__main__ import app
 from compression.allocation import allocate
 from compression.allocation_records import load_settings
+from compression.allocation_scan import scan_settings
 from compression.allocation_table import setting_table
 from compression.budget_fit import fit
 from compression.cli import front
+from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.entropy_quantization import Trial
 from compression.evaluation import evaluate
@@ -35,6 +38,11 @@ from compression.packing import load_packed, save_packed
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
+from compression.rival_allocations import (
+    global_allocation,
+    random_allocation,
+    uniform_allocation,
+)
 
 SETTINGS = (
     Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
@@ -93,6 +101,71 @@ def test_a_point_is_its_packed_files(points, dense, settings, sets, tmp_path):
         load_packed(tmp_path / "x.safetensors"), sets["test"].images, sets["test"].labels
     )
     assert (info.total_bytes, answers.correct) == (point.packed_bytes, point.correct)
+
+
+@pytest.fixture(scope="module")
+def tiny_settings(tiny_network, sets):
+    few = sets["train"].head(60)
+    pair = (few.images, few.labels)
+    return list(scan_settings(tiny_network, *pair, sparsities=(0.9,), bits=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def tiny_table(tiny_network, tiny_settings):
+    return setting_table(tiny_network, tiny_settings)
+
+
+def least(table, make):
+    """Of every bit width the allocation of least divergence, where there is one."""
+    found = []
+    for bits in table.layers[0].bits:
+        with contextlib.suppress(InputError):
+            found.append(make(bits))
+    return min(found, key=lambda allocation: allocation.divergence)
+
+
+ALLOCATIONS = {
+    COMPENSATED: lambda table, model, size: allocate(table, max_bytes=size),
+    RIVALS[0]: lambda table, model, size: least(
+        table, lambda bits: uniform_allocation(table, size, bits)
+    ),
+    RIVALS[1]: lambda table, model, size: least(
+        table, lambda bits: global_allocation(table, model, size, bits)
+    ),
+    RIVALS[2]: lambda table, model, size: least(
+        table, lambda bits: random_allocation(table, size, bits, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ALLOCATIONS)
+def test_a_point_of_every_way_is_its_packed_files(
+    way, tiny_network, tiny_settings, tiny_table, sets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    config = FrontConfig(recalibration_images=100, compensation_images=50, seed=3)
+    point = Front(tiny_network, tiny_settings, sets, config)._point(way, "size", 24_000)
+    train, test = sets["train"], sets["test"]
+    found = ALLOCATIONS[way](tiny_table, tiny_network, 24_000)
+    cut = prune(tiny_network, found.sparsities)
+    if way == COMPENSATED:
+        small = quantize_compensated(cut.model, found.bits, train.images[:50], cut.masks)
+    else:
+        small = quantize(cut.model, found.bits, cut.masks)
+    model = recalibrate_batch_norm(small.model, train.images[:100])
+    info = save_packed(replace(small, model=model), tmp_path / "x.safetensors")
+    answers = evaluate(load_packed(tmp_path / "x.safetensors"), test.images, test.labels)
+    assert point is not None and (point.way, point.goal_bytes) == (way, 24_000)
+    assert (point.packed_bytes, point.correct) == (info.total_bytes, answers.correct)
+    assert (point.predicted_bytes, point.predicted_drop) == (found.size_bytes, found.predicted_drop)
+
+
+def test_another_seed_draws_other_goals(tiny_network, tiny_settings):
+    drawn = [
+        Front(tiny_network, tiny_settings, {}, FrontConfig(seed=seed)).random_goals()
+        for seed in (0, 1)
+    ]
+    assert drawn[0] != drawn[1] and len(drawn[0]) == len(drawn[1]) == 20
 
 
 def test_a_size_begins_where_the_two_before_led(dense, settings, sets, monkeypatch):

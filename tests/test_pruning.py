@@ -8,7 +8,14 @@ from torch import nn
 
 from compression.inputs import InputError
 from compression.model import build_model, prunable_layers
-from compression.pruning import PrunedModel, check_masks, prune, weight_histogram, with_model
+from compression.pruning import (
+    PrunedModel,
+    check_masks,
+    prune,
+    weight_histogram,
+    with_model,
+    with_present_zeros,
+)
 
 
 def tiny(seed: int = 0) -> nn.Sequential:
@@ -19,6 +26,17 @@ def tiny(seed: int = 0) -> nn.Sequential:
 def set_weight(model: nn.Module, name: str, values: torch.Tensor) -> None:
     with torch.no_grad():
         prunable_layers(model)[name].weight.copy_(values)
+
+
+def test_zeros_that_are_there_stay_and_are_held() -> None:
+    before = prune(tiny().eval(), {"0": 0.5, "3": 0.3}).model
+    asked = with_present_zeros(before, {"3": 0.2})
+    assert asked == {"0": 0.5, "3": pytest.approx(0.3)}
+    again = prune(before, asked)
+    for name, module in prunable_layers(before).items():
+        assert torch.equal(again.masks[name], module.weight != 0)
+    assert with_present_zeros(before, {"3": 0.6}) == {"0": 0.5, "3": 0.6}
+    assert with_present_zeros(tiny(), {"3": 0.0}) == {"3": 0.0}
 
 
 def test_counts_thresholds_and_weights_by_hand() -> None:

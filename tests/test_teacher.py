@@ -1,4 +1,4 @@
-"""A teacher in training: its answers in place of the labels, wherever networks learn, asked once."""
+"""A teacher: its answers in place of the labels wherever networks learn, and asked once."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-
 
 from compression.centroids import CentroidConfig, train_centroids
 from compression.code_training import CODE_TRAINING, train_codes
@@ -58,7 +57,7 @@ def test_a_network_that_answers_as_its_teacher_has_nothing_to_learn(images, vali
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-    still: dict[str, Any] = {"optimizer": "sgd", "sgd_lr": 0.1, "sgd_weight_decay": 0.0}
+    still: dict[str, Any] = {"optimizer": "sgd", "sgd_lr": 1e-3, "sgd_weight_decay": 0.0}
     config = TrainConfig(**QUICK, **still)
     (*_, last) = train(model, images, validation, config, teacher=model)
     assert last.train_loss == pytest.approx(0, abs=1e-5)

@@ -25,7 +25,7 @@ from compression.entropy_quantization import fit_entropy
 from compression.inputs import InputError, real, whole
 from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
 from compression.packing import description_bytes
-from compression.pruning import prune, with_model
+from compression.pruning import prune, with_model, with_present_zeros
 from compression.quantization import quantize
 from compression.recalibration import recalibrate_batch_norm
 from compression.report import row_of, variant_of
@@ -57,13 +57,16 @@ def prune_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Prune by magnitude; choices on validation images, the result measured on test images."""
+    """Prune by magnitude; choices on validation images, the result measured on test images.
+
+    Weights that are zero already stay so.
+    """
     check_checkpoint_target(out)
     before = load_checkpoint(checkpoint)
     epochs = whole("fine_tune_epochs", fine_tune_epochs, 0, 1000)
     train_set = load_cifar10("train", source, data)
     dense = unfold_batch_norm(before.model, train_set.images)
-    pruned = prune(dense, _sparsities(before, sparsity, layer))
+    pruned = prune(dense, with_present_zeros(dense, _sparsities(before, sparsity, layer)))
     steps = [
         *_steps_of(before),
         f"pruned to {pruned.sparsity:.1%} zeros",

@@ -1,0 +1,130 @@
+"""The steps of a reproduction, training replaced by stand-ins: what each is given, and its rows."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from compression import reproduction
+from compression.model import load_checkpoint, prunable_layers, save_checkpoint
+from compression.presets import layer_names
+from compression.pruning import prune
+from compression.quantization import quantize
+from compression.recipes import FINE_TUNE
+from compression.reproduction import Reproduction
+from compression.reproduction_config import ReproductionConfig
+from compression.scan_records import load_scan
+from compression.stored import load_stored
+from tests.training_cases import same_bits
+
+ASKED: dict[str, Any] = {
+    "compress": "net", "preset": "tiny", "source": "sample", "seed": 5, "distil": True,
+    "train_images": 64, "validation_images": 30, "test_images": 50, "scan_images": 20,
+    "levels": [0.3, 0.6], "max_drop": 2.5, "recalibration_images": 50, "compensation_images": 0,
+    "bits": [2], "fine_tune_epochs": 4, "centroid_epochs": 2, "code_epochs": 3,
+}  # fmt: skip
+
+
+def halved(model):
+    """A copy with every weight halved, and its zeros."""
+    copied = copy.deepcopy(model)
+    for module in prunable_layers(copied).values():
+        module.weight.data.mul_(0.5)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def done(tiny_network, tmp_path_factory):
+    """A run in which the scan suggests other sparsities for every layer, fine-tuning halves the
+    weights, and levels and codes are trained to 4 and 3 bits; with what they were given."""
+    folder = tmp_path_factory.mktemp("done")
+    save_checkpoint(tiny_network, folder / "net.safetensors", {})
+    suggested = {name: k / 10 for k, name in enumerate(layer_names("tiny"))}
+    given = {"scan": [], "fine_tune": [], "train_centroids": [], "train_codes": []}
+
+    def suggest(*asked):
+        given["scan"].append(asked)
+        return suggested
+
+    def stand_in(name, make):
+        def trained(*asked, teacher, **options):
+            given[name].append((asked, teacher))
+            found = make(asked[0])
+            yield SimpleNamespace(epoch=1, epochs=1, accuracy=0.5, best=found, best_model=found)
+
+        return trained
+
+    made = {
+        "fine_tune": halved,
+        "train_centroids": lambda quantized: quantize(tiny_network, 4),
+        "train_codes": lambda quantized: quantize(tiny_network, 3),
+    }
+    config = ReproductionConfig(models={"net": [str(folder / "net.safetensors")]}, **ASKED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduction, "suggest_sparsities", suggest)
+        for name, make in made.items():
+            patch.setattr(reproduction, name, stand_in(name, make))
+        rows = Reproduction(config, folder / "run").run()
+    files = {row["variant"]: folder / "run" / row["file"] for row in rows}
+    dense = load_checkpoint(folder / "net.safetensors").model
+    return SimpleNamespace(
+        folder=folder / "run", config=config, files=files, dense=dense, suggested=suggested,
+        given=given,
+    )  # fmt: skip
+
+
+def weights_of(path):
+    layers = prunable_layers(load_stored(path).model)
+    return {name: module.weight.detach() for name, module in layers.items()}
+
+
+def test_the_pruned_row_has_the_sparsities_that_the_scan_suggests(done):
+    recorded = load_scan(done.folder / "net-scan.json")
+    assert {(point.layer, point.sparsity) for point in recorded.points} == {
+        (name, level) for name in done.suggested for level in (0.3, 0.6)
+    }
+    assert {point.total for point in recorded.points} == {20}
+    ((points, dense_accuracy, max_drop),) = done.given["scan"]
+    assert list(points) == list(recorded.points)
+    assert (dense_accuracy, max_drop) == (recorded.dense.accuracy, 0.025)
+    cut = prunable_layers(prune(done.dense, done.suggested).model)
+    for name, weight in weights_of(done.files["net, pruned"]).items():
+        assert torch.equal(weight, cut[name].weight)
+    for name, weight in weights_of(done.files["net, pruned, fine-tuned"]).items():
+        assert torch.equal(weight, cut[name].weight / 2)
+
+
+def test_all_that_is_trained_learns_from_the_dense_model_where_that_is_asked(done, tmp_path):
+    expected = {"fine_tune": (1, 4), "train_centroids": (2, 2), "train_codes": (2, 3)}
+    for name, (times, epochs) in expected.items():
+        assert len(done.given[name]) == times
+        for (*_, recipe), teacher in done.given[name]:
+            assert (recipe.epochs, recipe.seed) == (epochs, 5)
+            assert same_bits(teacher, done.dense)
+    ((*_, recipe), _) = done.given["fine_tune"][0]
+    assert recipe.sgd_lr == FINE_TUNE.sgd_lr / 4
+    plain = Reproduction(replace(done.config, distil=False), tmp_path)
+    assert plain._teacher("net, dense, 2 bits, trained") is None
+
+
+def test_levels_and_codes_are_trained_and_have_their_rows(done):
+    for kind, asked in zip(("dense", "pruned"), done.given["train_codes"], strict=True):
+        levels, codes = (
+            load_stored(done.files[f"net, {kind}, 2 bits, {what}"])
+            for what in ("trained", "codes trained")
+        )
+        assert {layer.bits for layer in levels.layers.values()} == {4}
+        assert {layer.bits for layer in codes.layers.values()} == {3}
+        assert levels.steps[-1] == "centroids distilled 2 epochs, best on validation"
+        assert codes.steps[-1] == (
+            "weights distilled 3 epochs, free to change centroid, best on validation"
+        )
+        (quantized, behind, *_), _ = asked
+        assert {layer.bits for layer in quantized.layers.values()} == {2}
+        was = done.dense if kind == "dense" else prune(done.dense, done.suggested).model
+        for name, module in prunable_layers(behind).items():
+            scale = 1 if kind == "dense" else 0.5
+            assert torch.equal(module.weight, prunable_layers(was)[name].weight * scale)
