@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         raise SystemExit(f"Error: {error}") from None
     page = build_page(explorer)
-    page.queue(default_concurrency_limit=4, max_size=40)
+    # max_size is for the whole page, not for a visitor, and an arrival queues six events (four at
+    # the load, two for the tab in sight): a class of thirty at once is not to be turned away.
+    page.queue(default_concurrency_limit=4, max_size=400)
     threading.Thread(target=explorer.warm_up, daemon=True).start()
     page.launch(
         server_name=options.host,
@@ -51,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         theme=THEME,
         css_paths=CSS_FILE,
         max_file_size="100mb",
+        state_session_capacity=300,
         footer_links=["api"],
         ssr_mode=False,
     )

@@ -52,6 +52,7 @@ _EXPORTS = {
     "save_checkpoint": "model",
     "prune": "pruning",
     "with_model": "pruning",
+    "with_present_zeros": "pruning",
     "weight_histogram": "pruning",
     "kmeans_1d": "quantization",
     "quantize": "quantization",

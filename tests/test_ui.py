@@ -2,23 +2,42 @@
 
 import asyncio
 import base64
+import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
+from compression.data import CHANNEL_MEAN
+from compression.evaluation import measure_complexity
 from compression.inputs import InputError
-from compression.presets import layer_names
-from compression.ui import cancelling, gridmask_tab, html, prune_steps, quantize_steps
+from compression.model import build_model
+from compression.presets import PRESETS, layer_names
+from compression.ui import (
+    budget,
+    cancelling,
+    compare_tab,
+    gridmask_tab,
+    html,
+    plots,
+    prune_steps,
+    quantize_steps,
+    sensitivity_tab,
+    start_bar,
+    theme,
+    timing,
+)
 from compression.ui import explorer as explorer_module
 from compression.ui.explorer import Explorer
 from compression.ui.guard import guarded
 from compression.ui.page import build_page
 from compression.ui.pictures import read_upload, sample_picture
+from compression.ui.plan import Plan
 from compression.ui.session import Session
 
 
@@ -81,13 +100,27 @@ def test_sample_picture_counts_within_the_class(explorer):
         sample_picture(images, "cat", 201)
 
 
-def test_grid_picture_is_the_image_times_the_mask(explorer):
-    shown = gridmask_tab.show_grid(explorer, None, "cat", 1, 8, 0.5, 0, 0, 0, False)
-    pictures = [
+def pictures_in(shown):
+    return [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(part.split('"')[0]))))
         for part in shown.split("base64,")[1:]
     ]
-    original, mask, result = pictures
+
+
+def test_draws_fill_holes_as_training_does_and_take_d_in_either_order(explorer):
+    shown = gridmask_tab.draw_gallery(explorer, "cat", 18, 12, 0.4, 360, 1, 0)
+    assert shown == gridmask_tab.draw_gallery(explorer, "cat", 12, 18, 0.4, 360, 1, 0)
+    assert "d from 12 to 18 pixels, ratio 0.4: 12 of 12 images masked" in shown
+    mean = gridmask_tab.MEAN_COLOUR
+    assert mean == tuple(round(255 * channel) for channel in CHANNEL_MEAN)
+    whole = sample_picture(explorer.images("validation", "sample"), "cat", 1)
+    changed = (pictures_in(shown)[0] != whole).any(axis=2)
+    assert 0.1 < changed.mean() < 0.6 and (pictures_in(shown)[0][changed] == mean).all()
+
+
+def test_grid_picture_is_the_image_times_the_mask(explorer):
+    shown = gridmask_tab.show_grid(explorer, None, "cat", 1, 8, 0.5, 0, 0, 0, False)
+    original, mask, result = pictures_in(shown)
     assert (mask[:4] == 255).all() and (mask[4:8, 4:8] == 0).all()
     assert (result == original * (mask[:, :, None] // 255)).all()
     assert "75.0% kept here; formula 75.0%" in shown
@@ -141,13 +174,36 @@ def test_session_moves_on_without_changing_the_one_before():
 def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
     monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 2)
     explorer = Explorer()
-    keys = [explorer.put(name) for name in ("first", "second")]  # pyright: ignore[reportArgumentType]
-    assert explorer.variant(keys[0]) == "first"
-    explorer.put("third")  # pyright: ignore[reportArgumentType]
-    assert explorer.variant(keys[0]) == "first"
+    made = [SimpleNamespace(name=name) for name in ("first", "second", "third")]
+    keys = [explorer.put(variant) for variant in made[:2]]  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) is made[0]
+    explorer.put(made[2])  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) is made[0]
     with pytest.raises(InputError, match="has been dropped to make room: make it again"):
         explorer.variant(keys[1])
+    assert explorer.find(keys[1]) is None and explorer.name_of_dropped(keys[1]) == "second"
     assert len(set(keys)) == 2 and all(len(key) >= 20 for key in keys)
+
+
+def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
+    monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 1)
+    monkeypatch.setattr(compare_tab, "SHIPPED", compare_tab.SHIPPED[:1])
+    explorer = Explorer()
+    explorer.packed = {}
+    session = Session(explorer.key_of(explorer.start, "sample"))
+    dense = explorer.variant(session.start)
+    for name in ("gone <1>", "kept"):
+        session = session.with_cut(explorer.put(dataclasses.replace(dense, name=name)))
+    assert list(compare_tab.compare(explorer, session, False)) == [(gr.skip(),) * 5]
+    ((status, table, *_),) = compare_tab.compare(explorer, session)
+    assert status == gr.skip()
+    assert "for all visitors together: gone &lt;1&gt;. To have" in table and "<td>kept" in table
+    assert table.count("<tr>") == 3  # the head, the dense model and what is left of the visit
+    file = compare_tab.csv_file(explorer, session)
+    assert file["name"] == "comparison.csv" and len(file["text"].splitlines()) == 3
+    assert prune_steps.show_histogram(explorer, session, "conv1").data[1].name == "pruned"
+    lost = dataclasses.replace(session, cut=session.made[0], pruned=session.made[0])
+    assert len(prune_steps.show_histogram(explorer, lost, "conv1").data) == 1
 
 
 def test_a_file_is_never_loaded_by_its_key():
@@ -196,8 +252,72 @@ def test_layer_names_are_those_of_the_models():
 
 def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
     monkeypatch.setattr(cancelling, "LATE_SECONDS", 0.0)
-    said = list(cancelling.cancelled("Cancelled.")())
+    running, done = html.status("Epoch 1 of 3 ...", 0.2), html.status("Pruned.")
+    said = list(cancelling.cancelled("Cancelled.")(running))
     assert len(said) == 2 and said[0] == said[1] and "Cancelled." in said[0]
+    assert list(cancelling.cancelled("Cancelled.")(done)) == [gr.skip()]  # a result stays
+    assert list(cancelling.cancelled("Cancelled.", "Timing")(running)) == [gr.skip()]
+    *_, (status, figure, table) = sensitivity_tab.stop(running, None, 1)
+    assert "No scan yet" in status and figure is None and "No scan yet" in table
+
+
+def test_no_two_series_are_drawn_alike():
+    marks = [plots.marker_of(k, 8) for k in range(60)]
+    assert len({(mark["color"], mark["symbol"]) for mark in marks}) == 60
+    bars = [plots.bar_of(k) for k in range(60)]
+    assert len({(bar["color"], bar["pattern"]["shape"]) for bar in bars}) == 60
+    assert plots.line_of(0)["dash"] == "solid" != plots.line_of(9)["dash"]
+
+
+def test_a_training_is_guessed_before_and_measured_while_it_runs(monkeypatch):
+    for preset, millions in timing.MILLION_MACS.items():
+        assert round(measure_complexity(build_model(preset)).macs / 1e6) == millions
+    assert set(timing.MILLION_MACS) == set(PRESETS)
+    assert "about 20 s: 3 times 3,000 images" in timing.guess("resnet9-s", "sample", 3)
+    assert "about 2.1 h: 20 times 45,000 images" in timing.guess("resnet9", "full", 20)
+    assert timing.guess("resnet9", "full", 21) == ""
+    seconds = iter([0.0, 1.0, 6.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(seconds))
+    said = list(map(timing.Clock().left, (0.1, 0.2, 0.3)))
+    assert said == ["", "", ", about 20 s left"]
+
+
+def test_a_goals_table_says_so_and_is_emptied_once_its_plan_is_gone(explorer):
+    planned = Session(explorer.key_of(explorer.start, "sample")).with_plan(Plan((), 1, 0.9))
+    opened, told, filled = budget.show_bits(planned)
+    assert opened["open"] and "it decides" in told["value"] and filled is True
+    assert budget.drop_bits(explorer, planned, True) == (gr.skip(),) * 3
+    other = planned.with_cut("key")
+    assert budget.drop_bits(explorer, other, False) == (gr.skip(),) * 3
+    rows, told, filled = budget.drop_bits(explorer, other, True)
+    assert rows == [[name, ""] for name in layer_names("resnet9-s")] and filled is False
+    assert told["visible"] is False
+
+
+def test_other_images_keep_the_model_and_say_what_leaves(explorer):
+    before = Session(explorer.key_of("resnet9-s/gridmask", "sample"), made=("a", "b"))
+    session, key, _, listed, said = start_bar.choose_images(explorer, before, "sample")
+    assert session == Session(before.start) and key == before.start
+    assert listed["value"] == "resnet9-s/gridmask" and "left the comparison: 2." in said
+    assert start_bar.chosen(before) == ("resnet9-s/gridmask", "sample")
+    session, *_, said = start_bar.choose_images(explorer, Session("upload"), "sample")
+    assert session.start.endswith(explorer.start) and "Upload your checkpoint again" in said
+
+
+def test_white_text_on_the_accent_colour_can_be_read():
+    def luminance(colour):
+        parts = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+        linear = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return sum(map(float.__mul__, (0.2126, 0.7152, 0.0722), linear))
+
+    for fill in (theme.FILL, theme.FILL_HOVER):
+        assert 1.05 / (luminance(getattr(theme.THEME, fill.strip("*"))) + 0.05) > 4.5
+
+
+def test_a_load_queues_four_events(page):
+    """What app.py says of it where it bounds the queue."""
+    loads = [d for d in page["dependencies"] if any(event == "load" for _, event in d["targets"])]
+    assert sum(d["queue"] is not False for d in loads) == 4
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ from compression.ui.session import Session
 IMAGES = 256  # to measure a model that has no recorded settings
 POINTS_A_LAYER = 16
 GOALS = ("a file of at most so many KiB", "the smallest file that loses at most so many points")
+FILLED = (
+    "The goal filled the table below, and it decides: the bit width above does nothing for a layer "
+    "that has one there. Empty the table to choose one width for all again."
+)
 
 
 def plan(
@@ -78,5 +82,24 @@ def fill_bits(explorer: Explorer, session: Session) -> tuple[Any, Any, Any]:
         return gr.skip(), gr.skip(), gr.skip()
     widths = dict(session.plan.bits)
     filled = [[name, str(widths.get(name, ""))] for name, _ in empty_overrides(explorer, session)]
-    text = "The table of widths is filled by the goal. " + session.plan.text()
+    text = "The table of widths is filled by the goal, and decides now. " + session.plan.text()
     return filled, SOURCES[1], html.status(text)
+
+
+def show_bits(session: Session) -> tuple[Any, Any, Any]:
+    """Opens the table of widths that the plan filled, with a word on it; and that it is filled."""
+    if session.plan is None:
+        return gr.skip(), gr.skip(), gr.skip()
+    return gr.update(open=True), gr.update(value=html.note(FILLED), visible=True), True
+
+
+def empty_bits(explorer: Explorer, session: Session) -> tuple[Any, Any, Any]:
+    """The table of widths with nothing in it, no word on it, and that no plan filled it."""
+    return empty_overrides(explorer, session), gr.update(value="", visible=False), False
+
+
+def drop_bits(explorer: Explorer, session: Session, filled: bool) -> tuple[Any, Any, Any]:
+    """Empties the table that a plan filled, once the model is no longer the one of that plan."""
+    if session.plan is not None or not filled:
+        return gr.skip(), gr.skip(), gr.skip()
+    return empty_bits(explorer, session)

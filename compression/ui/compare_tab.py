@@ -1,18 +1,16 @@
 """The Compare tab: every variant of this visit and the shipped ones, side by side."""
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 import compression
 from compression.presets import SHIPPED
-from compression.ui import front_section, html, plots
-from compression.ui.cancelling import cancelled
-from compression.ui.explorer import WORK, Explorer
+from compression.ui import downloads, front_section, html, plots
+from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.explorer import STORE_CAPACITY, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
 
@@ -36,6 +34,8 @@ HEAD = [
     "Batch 1|p10 to p90",
     "Batch 256|p10 to p90",
 ]
+TIMING = "Timing"  # what the status begins with while latency is measured
+CLEARED = "Cleared: this tab, Prune and Quantize are as at the beginning."
 
 
 def all_keys(explorer: Explorer, session: Session) -> list[str]:
@@ -45,41 +45,65 @@ def all_keys(explorer: Explorer, session: Session) -> list[str]:
     return list(dict.fromkeys([*shipped, session.start, *session.made]))
 
 
-def variants_of(explorer: Explorer, session: Session) -> list["Variant"]:
-    """The variants behind those keys, their names made distinct."""
-    found: list[Variant] = []
+def variants_of(explorer: Explorer, session: Session) -> dict[str, "Variant"]:
+    """The variants behind those keys, their names made distinct; none for a key whose variant was
+    dropped to make room."""
+    found: dict[str, Variant] = {}
     measured = dict(session.latency)
     for key in all_keys(explorer, session):
-        variant = compression.with_latency(explorer.variant(key), measured.get(key, ()))
-        repeats = sum(other.name.split(" #")[0] == variant.name for other in found)
+        variant = explorer.find(key)
+        if variant is None:
+            continue
+        variant = compression.with_latency(variant, measured.get(key, ()))
+        repeats = sum(other.name.split(" #")[0] == variant.name for other in found.values())
         if repeats:
             variant = dataclasses.replace(variant, name=f"{variant.name} #{repeats + 1}")
-        found.append(variant)
+        found[key] = variant
     return found
 
 
-def compare(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
-    """A status line while shipped models are measured for the first time, then all of the tab."""
+def compare(
+    explorer: Explorer, session: Session, in_sight: bool | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """A status line while shipped models are measured for the first time, then all of the tab.
+
+    in_sight: whether the visitor has the tab open; None for a client without tabs.
+    """
+    if in_sight is False:
+        yield tuple([gr.skip()] * 5)
+        return
     waiting = [key for key in all_keys(explorer, session) if not explorer.is_measured(key)]
     for k, key in enumerate(waiting):
         name = key.partition(":")[2]
         text = f"Measuring {name} on the test images, {k + 1} of {len(waiting)} ..."
-        yield html.status(text, k / len(waiting)), *[gr.skip()] * 6
+        yield html.status(text, k / len(waiting)), *[gr.skip()] * 4
         explorer.variant(key)
     yield "" if waiting else gr.skip(), *comparison(explorer, session)
 
 
 def comparison(explorer: Explorer, session: Session) -> tuple[Any, ...]:
-    """Table, both figures, the images on which variants disagree, and the two files."""
-    variants = variants_of(explorer, session)
+    """Table, both figures, and the images on which variants disagree."""
+    found = variants_of(explorer, session)
+    variants = list(found.values())
+    gone = [key for key in all_keys(explorer, session) if key not in found]
     return (
-        html.table(HEAD, [_table_row(variant) for variant in variants]),
+        _dropped(explorer, gone) + html.table(HEAD, [_table_row(variant) for variant in variants]),
         plots.size_against_accuracy(variants),
         plots.per_class_accuracy(variants),
         _disagreements(explorer, session, variants),
-        _file("comparison.csv", compression.to_csv(variants)),
-        _file("comparison.json", compression.to_json(variants)),
     )
+
+
+def _dropped(explorer: Explorer, keys: list[str]) -> str:
+    """What is missing from the table, and why; nothing where nothing is."""
+    if not keys:
+        return ""
+    names = ", ".join(explorer.name_of_dropped(key) for key in keys)
+    text = (
+        f"Dropped to make room, since the server keeps {STORE_CAPACITY} variants for all visitors "
+        f"together: {names}. To have it in the comparison, make it again."
+    )
+    return html.note(text) + "<br>"
 
 
 def _table_row(variant: "Variant") -> list[str]:
@@ -105,38 +129,50 @@ def _table_row(variant: "Variant") -> list[str]:
 
 
 def _disagreements(explorer: Explorer, session: Session, variants: list["Variant"]) -> str:
+    """The images, each with its class and with the numbers of the variants that gave an answer."""
     test_set = explorer.images("test", session.source)
     places = compression.disagreements(variants, limit=18)
     if not places:
         return html.empty("All variants give the same answer to every test image.")
     pictures = []
     for place in places:
-        answers: dict[str, int] = {}
-        for variant in variants:
+        answers: dict[str, list[str]] = {}
+        for number, variant in enumerate(variants, start=1):
             answer = test_set.classes[int(variant.evaluation.predictions[place])]
-            answers[answer] = answers.get(answer, 0) + 1
-        said = ", ".join(f"{answer} x{count}" for answer, count in answers.items())
+            answers.setdefault(answer, []).append(str(number))
+        said = "; ".join(f"{answer}: {' '.join(who)}" for answer, who in answers.items())
         truth = test_set.classes[int(test_set.labels[place])]
-        pictures.append((test_set.images[place].numpy(), f"{truth}; said: {said}"))
-    return html.figures(pictures, "cx-tiles wide")
+        pictures.append((test_set.images[place].numpy(), f"{truth}; said {said}"))
+    names = ", ".join(f"{number} {v.name}" for number, v in enumerate(variants, start=1))
+    note = html.note(f"The numbers say whose answer it was: {names}.")
+    return note + "<br>" + html.figures(pictures, "cx-tiles wide")
 
 
-def _file(name: str, text: str) -> str:
-    """A file in a folder of its own, for the visitor to download."""
-    path = Path(tempfile.mkdtemp(prefix="comparison-")) / name
-    path.write_text(text)
-    return str(path)
+def csv_file(explorer: Explorer, session: Session) -> dict[str, str]:
+    """The comparison as CSV."""
+    variants = list(variants_of(explorer, session).values())
+    return downloads.text_file("comparison.csv", compression.to_csv(variants))
+
+
+def json_file(explorer: Explorer, session: Session) -> dict[str, str]:
+    """The comparison as JSON, with each class's figures."""
+    variants = list(variants_of(explorer, session).values())
+    return downloads.text_file("comparison.json", compression.to_json(variants))
+
+
+def clear(session: Session, cleared: int) -> tuple[Session, int, str]:
+    """The visit as it began; counts, so that other tabs see that they are to begin anew."""
+    return session.cleared(), cleared + 1, html.status(CLEARED)
 
 
 def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
     """Latency of all variants in turn, into the visitor's session, then the whole tab anew."""
-    keys = all_keys(explorer, session)
-    text = f"Timing {len(keys)} variants in turn, batch 1 and batch 256 ..."
-    yield gr.skip(), html.status(text, 0.2), *[gr.skip()] * 6
-    models = {key: explorer.variant(key).model for key in keys}
-    measured = compression.measure_latency(models)
+    found = variants_of(explorer, session)
+    text = f"{TIMING} {len(found)} variants in turn, batch 1 and batch 256 ..."
+    yield gr.skip(), html.status(text, 0.2), *[gr.skip()] * 4
+    measured = compression.measure_latency({key: found[key].model for key in found})
     session = session.with_latency(measured)
-    first = measured[keys[0]][0]
+    first = next(iter(measured.values()))[0]
     text = (
         f"Measured on this server: {first.threads} threads, median of {first.repeats} rounds, "
         "variants in turn. Zeros and shared values do not make dense arithmetic faster."
@@ -144,15 +180,16 @@ def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
     yield session, html.status(text), *comparison(explorer, session)
 
 
-def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
-    """Components, then events."""
+def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr.State) -> None:
+    """Components, then events; cleared: counts how often the visit was begun anew; in_sight:
+    whether this tab is open."""
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
         time = gr.Button("Measure latency", variant="primary", min_width=140)
         cancel = gr.Button("Cancel", variant="stop", min_width=90)
-        csv_file = gr.DownloadButton("Download CSV", min_width=120)
-        json_file = gr.DownloadButton("Download JSON", min_width=120)
-        clear = gr.Button("Clear my variants", min_width=120)
+        csv = gr.Button("Download CSV", min_width=120)
+        json = gr.Button("Download JSON", min_width=120)
+        empty = gr.Button("Clear my variants", min_width=120)
     status = gr.HTML(elem_id="compare-status")
     table = gr.HTML(html.empty("Measuring the shipped models ..."), elem_id="compare-table")
     with gr.Row():
@@ -163,13 +200,13 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
 
     front_section.build()
 
-    outputs = [table, sizes, classes, differing, csv_file, json_file]
+    outputs = [table, sizes, classes, differing]
     options: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": status}
     # One after another: a table of before must not overtake the one of now.
     gr.on(
-        [tab.select, session.change],
+        [in_sight.change, session.change],
         bound(compare, explorer),
-        session,
+        [session, in_sight],
         [status, *outputs],
         api_name="compare",
         concurrency_limit=2,
@@ -184,12 +221,12 @@ def build(explorer: Explorer, session: gr.State, tab: gr.Tab) -> None:
         **WORK,
         **options,
     )
-    cancel.click(
-        cancelled("Cancelled."),
-        None,
-        status,
-        cancels=[run],
-        concurrency_limit=None,
-        api_visibility="private",
-    )
-    clear.click(Session.cleared, session, session, api_name="clear_variants")
+    said = cancelled("Cancelled. The latencies are as they were.", TIMING)
+    cancel_by(cancel, [run], said, status, status)
+    # After a run that is going on, which would else bring back what was cleared.
+    empty.click(
+        clear, [session, cleared], [session, cleared, status],
+        api_name="clear_variants", **WORK, **options,
+    )  # fmt: skip
+    for button, make in ((csv, csv_file), (json, json_file)):
+        downloads.save_on_click(button, bound(make, explorer), session, make.__name__)

@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from compression.ui.session import Session
 
 STORE_CAPACITY = 64
+NAMES_CAPACITY = 1024  # of dropped variants, so that it can be said what is gone
 SOURCES = ("sample", "full")
 # What is first offered as the size of a file, in KiB: about a twentieth of the dense model.
 SUGGESTED_KIB = {"resnet9-s": 320, "resnet9": 1280, "resnet9-t2g3": 5900}
 # One piece of long work at a time: two at once on two cores would each take twice as long.
 WORK = {"concurrency_id": "work", "concurrency_limit": 1}
+
+
+class DroppedError(InputError):
+    """A variant was asked for that has made room for others, or never was there."""
 
 
 class Explorer:
@@ -52,6 +57,7 @@ class Explorer:
         self._loaded: dict[str, StoredModel] = {}
         self._shipped: dict[str, Variant] = {}
         self._made: OrderedDict[str, Variant] = OrderedDict()
+        self._dropped: OrderedDict[str, str] = OrderedDict()  # key -> name
         self._tables: OrderedDict[str, SettingTable] = OrderedDict()
 
     def has_full(self) -> bool:
@@ -100,16 +106,28 @@ class Explorer:
                 self._shipped[key] = found
             return self._shipped[key]
 
+    def find(self, key: str) -> "Variant | None":
+        """The variant, or None for one that was dropped to make room."""
+        try:
+            return self.variant(key)
+        except DroppedError:
+            return None
+
+    def name_of_dropped(self, key: str) -> str:
+        """What a variant was called that was dropped to make room."""
+        return self._dropped.get(key, "a variant of long ago")
+
     def is_measured(self, key: str) -> bool:
-        """Whether `variant` answers at once."""
-        return key in self._made or key in self._shipped
+        """Whether `find` answers at once; a model out of a file is measured when it is asked for,
+        and no visitor's key has a colon."""
+        return ":" not in key or key in self._shipped
 
     def _own_name(self, key: str) -> str:
-        """The name in the key of a shipped or starting model; InputError for any other key."""
+        """The name in the key of a shipped or starting model; DroppedError for any other key."""
         source, _, name = key.partition(":")
         if source in SOURCES and name in (*SHIPPED, self.start, *self.packed):
             return name
-        raise InputError(
+        raise DroppedError(
             "The variant must still be in the server's memory, got one that has been dropped to "
             "make room: make it again."
         )
@@ -134,7 +152,10 @@ class Explorer:
         with self._lock:
             self._made[key] = variant
             while len(self._made) > STORE_CAPACITY:
-                self._made.popitem(last=False)
+                gone, variant = self._made.popitem(last=False)
+                self._dropped[gone] = variant.name
+            while len(self._dropped) > NAMES_CAPACITY:
+                self._dropped.popitem(last=False)
         return key
 
     def upload(self, path: str, source: str) -> str:

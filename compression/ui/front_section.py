@@ -12,11 +12,13 @@ from compression.ui.recorded import front_file, shrink_records
 
 LEAD = (
     "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
-    "and bits are spread over the layers by measured damage, or in the usual ways: one sparsity "
-    "for all layers, one threshold of magnitude for all weights, at random. Compensated: rounding "
-    "errors make up for each other. Entropy-constrained: each weight takes the value whose error "
-    "and code length together cost least, so zeros and bits come out by themselves. Stars were "
-    "trained on."
+    "and bits are spread over the layers by measured damage (each layer was pruned and quantized "
+    "alone, in many ways, and what that did to the answers was noted; the cheapest ways together "
+    "make the file), or in the usual ways: one sparsity for all layers, one threshold of magnitude "
+    "for all weights, at random. Compensated: rounding errors make up for each other. "
+    "Entropy-constrained: each weight takes the value whose error and code length together cost "
+    "least, so zeros and bits come out by themselves. Stars are files whose weights were trained "
+    "further for their size."
 )
 
 

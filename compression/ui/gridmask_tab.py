@@ -20,6 +20,14 @@ LEAD = (
     "cannot lean on one spot. Move the sliders: stripes of d x ratio pixels stay, the squares "
     "between them go. Smaller ratios delete more."
 )
+DRAWS_LEAD = (
+    "In training each image gets a grid of its own, at random, or none. These sliders are the "
+    "bounds; the ratio is the one above. The holes have the mean colour of all images, as in "
+    "training. The recipes of the shipped models mask half of the images at most, and fewer in "
+    "their first epochs and later cycles."
+)
+# CIFAR-10's mean, `data.CHANNEL_MEAN` in 0..255; `data` would load torch.
+MEAN_COLOUR = (125, 123, 114)
 LIVE: dict[str, Any] = {
     "trigger_mode": "always_last",
     "show_progress": "hidden",
@@ -58,7 +66,7 @@ def show_grid(
         [
             (original, f"Original, {width} x {height} pixels"),
             ((mask * 255).astype(np.uint8), f"Mask: white stays; stripe l = {stripe} of d = {d:g}"),
-            (result, f"Result: {mask.mean():.1%} kept here; formula {formula:.1%}"),
+            (result, f"Result, holes in black: {mask.mean():.1%} kept here; formula {formula:.1%}"),
         ],
         "cx-triptych",
     )
@@ -89,18 +97,22 @@ def draw_gallery(
     probability: float,
     seed: float,
 ) -> str:
-    """Twelve images of the class as training would see them, each with its own random grid."""
+    """Twelve images of the class as training would see them, each with its own random grid; the
+    ends of d may come in either order."""
     images = explorer.images("validation", "sample")
+    low, high = sorted(whole("d", d, 1, 4096, "pixels") for d in (d_low, d_high))
     grids = compression.GridMask(
-        (d_low, d_high),  # pyright: ignore[reportArgumentType] (checked there)
-        ratio, rotate, probability, seed=whole("seed", seed, 0, 2**31 - 1),
-    )  # fmt: skip
+        (low, high), ratio, rotate, probability, seed=whole("seed", seed, 0, 2**31 - 1)
+    )
     pixels = np.stack([sample_picture(images, class_name, number) for number in range(1, 13)])
     kept = grids.draw(len(pixels), *pixels.shape[1:3]).numpy()
-    return html.figures(
+    seen = np.where(kept[..., None], pixels, np.asarray(MEAN_COLOUR, np.uint8))
+    masked = sum(not mask.all() for mask in kept)
+    said = f"d from {low} to {high} pixels, ratio {ratio:g}: {masked} of {len(kept)} images masked."
+    return html.status(said) + html.figures(
         [
-            (picture * mask[:, :, None], "whole" if mask.all() else f"{mask.mean():.0%} kept")
-            for picture, mask in zip(pixels, kept, strict=True)
+            (picture, "whole" if mask.all() else f"{mask.mean():.0%} kept")
+            for picture, mask in zip(seen, kept, strict=True)
         ],
         "cx-tiles",
     )
@@ -176,11 +188,12 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
             triptych = gr.HTML(elem_id="gridmask-triptych", min_height=180)
             remark = gr.HTML()
     gr.Markdown("### Random draws, as training sees them")
+    gr.HTML(f'<p class="cx-lead">{DRAWS_LEAD}</p>')
     with gr.Row():
-        d_low = gr.Slider(2, 32, 12, step=1, label="d from (pixels)", min_width=130)
-        d_high = gr.Slider(2, 32, 18, step=1, label="d to (pixels)", min_width=130)
-        rotate = gr.Slider(0, 360, 360, step=1, label="Rotation to (degrees)", min_width=130)
-        probability = gr.Slider(0, 1, 0.8, step=0.05, label="Share masked", min_width=130)
+        d_low = gr.Slider(2, 32, 12, step=1, label="d, one end (pixels)", min_width=130)
+        d_high = gr.Slider(2, 32, 18, step=1, label="d, other end (pixels)", min_width=130)
+        rotate = gr.Slider(0, 360, 360, step=1, label="Rotation up to (degrees)", min_width=130)
+        probability = gr.Slider(0, 1, 0.5, step=0.05, label="Chance of a mask", min_width=130)
         seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0, min_width=110)
         redraw = gr.Button("Draw again", variant="primary", min_width=110)
     gallery = gr.HTML(elem_id="gridmask-gallery", min_height=120)

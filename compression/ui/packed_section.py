@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +21,37 @@ if TYPE_CHECKING:
 LEAD = (
     "Formulas are promises; this is the file. Each layer's codes go through an entropy coder, so a "
     "frequent value, such as the zero of a pruned layer, costs a fraction of a bit. The file loads "
-    "back to the same weights bit for bit, here or with <code>python -m compression unpack</code>."
+    "back to the same weights bit for bit, here or with <code>python -m compression unpack</code>. "
+    "The server keeps it for an hour."
 )
 EMPTY = "No file yet. Prune or quantize a model, then press the button."
 Answer = tuple[Any, Any, Any, Any]
 
 
-def make_file(explorer: Explorer, session: Session) -> Answer:
-    """Pack the latest quantized model, else the pruned one: cards, both figures, the file."""
+def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
+    """Pack the latest quantized model, else the pruned one: cards, both figures, the file.
+
+    The folder goes once Gradio has its own copy of the file, which it sweeps.
+    """
     key = session.quantized or session.pruned
     if key is None:
         raise InputError("A pruned or quantized model is expected first, got none.")
     variant = explorer.variant(key)
     name = re.sub(r"[^\w.-]+", "-", variant.name).strip("-")[:60]
-    path = Path(tempfile.mkdtemp(prefix="packed-")) / f"{name}.safetensors"
-    info = compression.save_packed(variant, path)
-    file = gr.update(
-        value=str(path),
-        interactive=True,
-        label=f"Download the file ({html.size(info.total_bytes)})",
-    )
-    return (
-        _cards(info, variant.name),
-        gr.update(value=size_plots.size_ladder(info), visible=True),
-        gr.update(value=size_plots.layer_bytes(info), visible=True),
-        file,
-    )
+    with tempfile.TemporaryDirectory(prefix="packed-") as folder:
+        path = Path(folder) / f"{name}.safetensors"
+        info = compression.save_packed(variant, path)
+        file = gr.update(
+            value=str(path),
+            interactive=True,
+            label=f"Download the file ({html.size(info.total_bytes)})",
+        )
+        yield (
+            _cards(info, variant.name),
+            gr.update(value=size_plots.size_ladder(info), visible=True),
+            gr.update(value=size_plots.layer_bytes(info), visible=True),
+            file,
+        )
 
 
 def _cards(info: "PackedInfo", name: str) -> str:
@@ -77,8 +83,8 @@ def nothing() -> Answer:
     return html.empty(EMPTY), hidden, hidden, button
 
 
-def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
-    """Components, then events."""
+def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.State) -> None:
+    """Components, then events; cleared: counts how often the visit was begun anew."""
     gr.Markdown("### The compressed file")
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
@@ -94,4 +100,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State) -> None:
         bound(make_file, explorer), session, outputs, api_name="pack",
         show_progress="minimal", show_progress_on=cards, **WORK,
     )  # fmt: skip
-    start.change(nothing, None, outputs, api_visibility="private", show_progress="hidden")
+    gr.on(
+        [start.change, cleared.change], nothing, None, outputs,
+        api_visibility="private", show_progress="hidden",
+    )  # fmt: skip

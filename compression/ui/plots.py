@@ -1,8 +1,8 @@
 """Result objects -> Plotly figures. Knows nothing of Gradio.
 
 Backgrounds are transparent and text takes the page's colour from the style sheet, so a figure suits
-dark and light mode. Colours are told apart by colour-blind readers too (Okabe & Ito 2008), and
-lines of many layers differ by marker as well.
+dark and light mode. Colours are told apart by colour-blind readers too (Okabe & Ito 2008); lines
+and points differ by marker as well, bars by pattern, and no two series are drawn alike.
 """
 
 import textwrap
@@ -39,6 +39,8 @@ MARKERS = (
     "hexagon",
     "pentagon",
 )
+DASHES = ("solid", "dash", "dot", "dashdot")
+PATTERNS = ("", "/", "x", "-", ".", "\\", "+", "|")
 GRID = "rgba(128,128,128,0.22)"
 
 
@@ -65,6 +67,25 @@ def _colour(k: int) -> str:
     return PALETTE[k % len(PALETTE)]
 
 
+def line_of(k: int, width: float = 2) -> dict[str, Any]:
+    """The line of series k: beyond the palette's end also dashed."""
+    return {"color": _colour(k), "width": width, "dash": DASHES[k // len(PALETTE) % len(DASHES)]}
+
+
+def marker_of(k: int, size: int) -> dict[str, Any]:
+    """The marker of series k: beyond the palette's end another symbol to a colour, every second
+    time around an open one."""
+    turn, place = divmod(k, len(PALETTE))
+    symbol = MARKERS[(place + turn) % len(MARKERS)] + ("-open" if turn % 2 else "")
+    return {"color": _colour(k), "symbol": symbol, "size": size}
+
+
+def bar_of(k: int) -> dict[str, Any]:
+    """The bars of series k: each with another pattern over its colour."""
+    pattern = {"shape": PATTERNS[k % len(PATTERNS)], "fillmode": "overlay", "size": 5}
+    return {"color": _colour(k), "pattern": pattern | {"solidity": 0.3}}
+
+
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.Figure:
     """Validation accuracy an epoch of recorded runs: name -> rows with `epoch` and `accuracy`."""
     figure = base_figure("Epoch", "Validation accuracy (%)", height=340)
@@ -74,8 +95,8 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.F
             y=[100 * row["accuracy"] for row in rows],
             name=name,
             mode="lines+markers",
-            line={"color": _colour(k), "width": 2.5},
-            marker={"symbol": MARKERS[k], "size": 7},
+            line=line_of(k, 2.5),
+            marker=marker_of(k, 7),
             hovertemplate="epoch %{x}: %{y:.2f} %",
         )
     return figure
@@ -94,7 +115,7 @@ def study_runs(runs: Sequence["StudyRun"], names: Mapping[str, str]) -> go.Figur
             y=[100 * run.accuracy for run in mine],
             customdata=[run.seed for run in mine],
             mode="markers",
-            marker={"color": _colour(k), "symbol": MARKERS[k], "size": 11, "opacity": 0.75},
+            marker=marker_of(k, 11) | {"opacity": 0.75},
             hovertemplate="seed %{customdata}: %{y:.2f} %<extra></extra>",
             showlegend=False,
         )
@@ -127,8 +148,8 @@ def sensitivity_curves(
             y=[100 * point.accuracy for point in found],
             name=layer,
             mode="lines+markers",
-            line={"color": _colour(k), "width": 2},
-            marker={"symbol": MARKERS[k % len(MARKERS)], "size": 8},
+            line=line_of(k),
+            marker=marker_of(k, 8),
             customdata=[(100 * p.low, 100 * p.high, p.total) for p in found],
             hovertemplate=(
                 "%{x:.0f} % zeros: %{y:.2f} %<br>95 % interval %{customdata[0]:.1f} to "
@@ -242,7 +263,7 @@ def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
                 "width": 5,
             },
             mode="markers",
-            marker={"color": _colour(k), "symbol": MARKERS[k % len(MARKERS)], "size": 13},
+            marker=marker_of(k, 13),
             name=variant.name,
             hovertemplate="%{x:.1f} KiB, %{y:.2f} %",
         )
@@ -268,7 +289,7 @@ def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
             x=[report.name for report in reports],
             y=[100 * report.recall for report in reports],
             name=variant.name,
-            marker={"color": _colour(k)},
+            marker=bar_of(k),
             hovertemplate="%{x}: %{y:.1f} %",
         )
     lowest = min((r.recall for v in variants for r in v.evaluation.per_class), default=0.0)

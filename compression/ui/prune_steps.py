@@ -11,6 +11,7 @@ from compression.inputs import InputError, choice, real, shown, whole
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
 from compression.ui.session import Session
+from compression.ui.timing import MOST_EPOCHS, Clock
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 NO_CURVE = gr.update(value=None, visible=False)
 HEADERS = ["Layer", "Weights", "Sparsity (%)"]
+PRESS = "Prune with this table"
+EMPTY = f'Nothing pruned yet. Fill the table and press "{PRESS}", or let a button fill it.'
 
 
 def dense_table(explorer: Explorer, session: Session) -> list[list[Any]]:
@@ -77,7 +80,7 @@ Answer = tuple[Any, Any, Any, Any]
 def prune_layers(explorer: Explorer, session: Session, rows: object) -> Iterator[Answer]:
     """Prune and measure; yields session, status, cards and curve."""
     start = explorer.variant(session.start)
-    sparsities = read_table(rows)
+    sparsities = compression.with_present_zeros(start.model, read_table(rows))
     yield (
         gr.skip(),
         html.status("Pruning and measuring on the test images ...", 0.3),
@@ -117,13 +120,14 @@ def recalibrate(explorer: Explorer, session: Session) -> Iterator[Answer]:
 def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer]:
     """Fine-tune with the masks held, yielding the live curve; keeps the best validation epoch."""
     before = _pruned(explorer, session)
-    epochs = whole("epochs", epochs, 1, 20)
+    epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
     config = dataclasses.replace(compression.FINE_TUNE, epochs=epochs)
     validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE
     pruned = compression.evaluate(before.model, validation.images, validation.labels)
     levels = {"before fine-tuning": pruned.accuracy}
     rows: list[Any] = []
+    clock = Clock()
     for found in compression.train_by_step(
         before.model,
         explorer.images("train", session.source),
@@ -132,8 +136,10 @@ def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer
         masks=before.masks,
     ):
         if isinstance(found, compression.StepResult):
-            text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps} ..."
-            yield gr.skip(), html.status(text, html.step_fraction(found)), gr.skip(), gr.skip()
+            done = html.step_fraction(found)
+            text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps}"
+            status = html.status(f"{text}{clock.left(done)} ...", done)
+            yield gr.skip(), status, gr.skip(), gr.skip()
             continue
         rows.append(found)
         text = (
@@ -151,7 +157,7 @@ def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer
 
 def _pruned(explorer: Explorer, session: Session) -> "Variant":
     if session.pruned is None:
-        raise InputError("A pruned model is expected first, got none: press Prune.")
+        raise InputError(f'A pruned model is expected first, got none: press "{PRESS}".')
     return explorer.variant(session.pruned)
 
 
@@ -177,7 +183,7 @@ def _keep(
 def result(explorer: Explorer, session: Session) -> str:
     """Cards of the pruned model beside the dense one."""
     if session.pruned is None:
-        return html.empty("Nothing pruned yet. Fill the table and press Prune.")
+        return html.empty(EMPTY)
     start, now = explorer.variant(session.start), explorer.variant(session.pruned)
     return html.cards(
         [
@@ -209,15 +215,14 @@ def _zeros(variant: "Variant") -> str:
 
 
 def show_histogram(explorer: Explorer, session: Session, layer: str) -> Any:
-    """The layer's weights in the dense model, as cut, and after recovery."""
-    keys = [session.start, session.cut]
-    if session.pruned != session.cut:
-        keys.append(session.pruned)
-    stages = {
-        stage: explorer.variant(key)
-        for stage, key in zip(("dense", "pruned", "recovered"), keys, strict=False)
-        if key is not None
-    }
+    """The layer's weights in the dense model, as cut, and after recovery, as far as the server
+    still has these."""
+    stages = {"dense": explorer.variant(session.start)}
+    recovered = session.pruned if session.pruned != session.cut else None
+    for stage, key in (("pruned", session.cut), ("recovered", recovered)):
+        variant = explorer.find(key) if key is not None else None
+        if variant is not None:
+            stages[stage] = variant
     weights = {}
     for stage, variant in stages.items():
         layers = compression.prunable_layers(variant.model)

@@ -6,20 +6,29 @@ from typing import Any
 import gradio as gr
 
 from compression.presets import layer_names
-from compression.ui import html
+from compression.ui import html, timing
 from compression.ui import prune_steps as steps
 from compression.ui.budget import GOALS, plan, prune_by_plan
-from compression.ui.cancelling import cancelled
+from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
 from compression.ui.guard import bound
+from compression.ui.sensitivity_tab import TOLERATED, TOLERATED_LABEL
 from compression.ui.session import Session
 
 LEAD = (
     "Magnitude pruning sets a layer's smallest weights to zero. Choose how many zeros each layer "
     "gets (its sparsity), by hand or from the scan, and see what is left of the accuracy. Then "
-    "recover: re-estimate batch norm's statistics in a second, or fine-tune with the zeros held."
+    "recover: recalibrate batch norm, which measures each channel's mean and spread anew on "
+    "training images, or fine-tune, which trains on with the zeros held."
+)
+NOTE = (
+    "Both ways to recover use the training images of the set chosen at the top: 3,000 of the "
+    "bundled sample, or 45,000 of the full CIFAR-10. From few images less comes back. The best "
+    "epoch is chosen on validation images; the test images only report. The course report chose "
+    "on its test set, which flatters its figures."
 )
 UNIFORM = (50, 70, 90)
+EPOCHS = 3  # of fine-tuning, as first offered
 QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
 PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
 
@@ -35,17 +44,20 @@ def build(
     session: gr.State,
     start: gr.State,
     scanned: gr.State,
+    cleared: gr.State,
+    tolerated: gr.Slider,
 ) -> Any:
-    """Components, then events; returns pruning by a goal for the file, which other tabs follow."""
+    """Components, then events; returns pruning by a goal for the file, which other tabs follow.
+
+    cleared: counts how often the visit was begun anew; tolerated: the drop on the scan's tab.
+    """
     planned = gr.State(None)
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=290):
             with gr.Group():
-                max_drop = gr.Slider(
-                    0.1, 5, 1, step=0.1, label="Lose at most (points, each layer by itself)"
-                )
+                max_drop = gr.Slider(**TOLERATED, label=TOLERATED_LABEL)
                 from_scan = gr.Button("Fill from the scan and prune", variant="primary")
             with gr.Group():
                 goal = gr.Radio(
@@ -74,31 +86,23 @@ def build(
                 elem_id="prune-table",
                 buttons=[],
             )
-            press = gr.Button("Prune with this table", variant="secondary")
+            press = gr.Button(steps.PRESS, variant="secondary")
         with gr.Column(scale=3, min_width=290):
             status = gr.HTML(elem_id="prune-status")
-            cards = gr.HTML(
-                html.empty("Nothing pruned yet. Fill the table and press Prune."),
-                elem_id="prune-result",
-            )
+            cards = gr.HTML(html.empty(steps.EMPTY), elem_id="prune-result")
             with gr.Row():
                 recover = gr.Button("Recalibrate batch norm", min_width=150)
                 fine = gr.Button("Fine-tune", min_width=110)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)
             epochs = gr.Slider(
-                1, 20, 3, step=1, label="Fine-tuning epochs (passes over the images)"
-            )
+                1, timing.MOST_EPOCHS, EPOCHS, step=1,
+                label="Fine-tuning epochs (passes over the images)",
+            )  # fmt: skip
+            hint = gr.HTML(timing.guess(explorer.preset, explorer.source, EPOCHS))
             curve = gr.Plot(label="Fine-tuning", show_label=False, visible=False)
             layer = gr.Dropdown(names, value="conv4", label="Weights of layer")
             histogram = gr.Plot(label="Weights of the layer", show_label=False)
-    gr.HTML(
-        html.note(
-            "The training images here are the bundled 3,000 unless the page was started on the "
-            "full set, so fine-tuning recovers less than it could. The epoch is chosen on "
-            "validation images; the test images only report. The course report chose on its test "
-            "set, which flatters its figures."
-        )
-    )
+    gr.HTML(html.note(NOTE))
 
     outputs = [session, status, cards, curve]
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
@@ -150,23 +154,28 @@ def build(
         api_visibility="private", **work,
     )  # fmt: skip
     runs += [filled, pruned]
-    cancel.click(
-        cancelled("Cancelled. The pruned model is as it was."),
-        None, status, cancels=[*runs], concurrency_limit=None,
-        api_visibility="private",
-    )  # fmt: skip
+    said = cancelled("Cancelled. The pruned model is as it was.")
+    cancel_by(cancel, runs, said, status, status)
     # One listener: an older answer must not overtake a newer one.
     gr.on(
         [layer.change, session.change, page.load],
         bound(steps.show_histogram, explorer), [session, layer], histogram,
         api_name="weights", trigger_mode="always_last", **QUICK,
     )  # fmt: skip
-    start.change(
-        bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE
-    )
+    gr.on(
+        [start.change, cleared.change],
+        bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE,
+    )  # fmt: skip
+    gr.on(
+        [epochs.change, start.change],
+        bound(timing.guess_of, explorer), [session, epochs], hint,
+        trigger_mode="always_last", **PRIVATE,
+    )  # fmt: skip
     goal.change(_shown_goal, goal, [budget, points_lost], **PRIVATE)
+    tolerated.change(None, tolerated, max_drop, js="(points) => points")
     start.change(bound(_budget_of, explorer), session, budget, **PRIVATE)
-    page.load(bound(steps.dense_table, explorer), session, table, **PRIVATE)
+    # Beside the queue, which an arrival fills enough without it.
+    page.load(bound(steps.dense_table, explorer), session, table, queue=False, **PRIVATE)
     return pruned
 
 

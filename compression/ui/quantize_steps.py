@@ -11,6 +11,7 @@ from compression.inputs import InputError, choice, shown, whole
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
 from compression.ui.session import Session
+from compression.ui.timing import MOST_EPOCHS, Clock
 
 if TYPE_CHECKING:
     from compression.report import Variant
@@ -140,7 +141,7 @@ def train(
 ) -> Iterator[Answer]:
     """Train the latest quantized variant; zeros stay, and the codes too unless they may change."""
     before = _quantized(explorer, session)
-    epochs = whole("epochs", epochs, 1, 20)
+    epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
     moving = choice("what training may change", learning, LEARNING) == LEARNING[1]
     validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE, gr.skip()
@@ -156,10 +157,12 @@ def train(
     else:
         centroids = dataclasses.replace(compression.CentroidConfig(), epochs=epochs)
         steps = compression.train_centroids_by_step(quantized, *sets, centroids)
+    clock = Clock()
     for found in steps:
         if isinstance(found, compression.StepResult):
-            text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps} ..."
-            status = html.status(text, html.step_fraction(found))
+            done = html.step_fraction(found)
+            text = f"Epoch {found.epoch} of {epochs}, step {found.step} of {found.steps}"
+            status = html.status(f"{text}{clock.left(done)} ...", done)
             yield gr.skip(), status, gr.skip(), gr.skip(), gr.skip()
             continue
         rows.append(found)

@@ -6,10 +6,10 @@ import gradio as gr
 
 from compression.presets import SHIPPED, layer_names
 from compression.recorded_machine import machine_text
-from compression.ui import html, packed_section, size_fit, size_plots
+from compression.ui import html, packed_section, size_fit, size_plots, timing
 from compression.ui import quantize_steps as steps
-from compression.ui.budget import fill_bits
-from compression.ui.cancelling import cancelled
+from compression.ui.budget import drop_bits, empty_bits, fill_bits, show_bits
+from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.recorded import codebook_kinds
@@ -29,6 +29,11 @@ KINDS_LEAD = (
     "the best one can be found, while the usual packages stop at a poor one. Recalibrate batch "
     "norm after quantizing, too. The same checkpoint, quantized three ways and not recalibrated:"
 )
+TRAIN_RULE = (
+    f"Offered once a quantized model has lost more than {100 * steps.TRAINING_DROP:g} points of "
+    "accuracy: below that the course report does not train either."
+)
+EPOCHS = 2  # of training, as first offered
 KINDS = {
     "kmeans": "k-means, the best codebook (here)",
     "fast-pytorch-kmeans": "k-means, the usual course package",
@@ -39,10 +44,17 @@ PRIVATE: dict[str, Any] = QUICK | {"api_visibility": "private"}
 
 
 def build(
-    page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.State, by_goal: Any
+    page: gr.Blocks,
+    explorer: Explorer,
+    session: gr.State,
+    start: gr.State,
+    cleared: gr.State,
+    by_goal: Any,
 ) -> None:
-    """Components, then events; by_goal: pruning by a goal for the file, which fills this table."""
+    """Components, then events; cleared: counts how often the visit was begun anew; by_goal: pruning
+    by a goal for the file, which fills this table."""
     names = layer_names(explorer.preset)
+    filled = gr.State(False)  # whether the table of widths is a goal's
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=290):
@@ -54,7 +66,8 @@ def build(
                 label=f"{steps.EDGE_BITS} bits for the first and the last layer",
                 info="They hold few weights, some KiB of the file, and few bits harm them most.",
             )
-            with gr.Accordion("Another width for some layers", open=False):
+            told = gr.HTML(visible=False, elem_id="quantize-filled")
+            with gr.Accordion("Another width for some layers", open=False) as others:
                 overrides = gr.Dataframe(
                     [[name, ""] for name in names],
                     headers=steps.HEADERS,
@@ -66,6 +79,7 @@ def build(
                     elem_id="quantize-table",
                     buttons=[],
                 )
+                empty = gr.Button("Empty the table", size="sm")
             rounding = gr.Radio(
                 list(steps.ROUNDINGS), value=steps.ROUNDINGS[0], label="Rounding of the weights",
                 info="To the nearest value, as in Deep Compression; or weight after weight, those "
@@ -88,17 +102,22 @@ def build(
                 "trains the values. Rounded to the nearest at 2 bits, far more comes back where "
                 "weights may change code. Zeros of a pruned model stay zero either way.",
             )  # fmt: skip
-            epochs = gr.Slider(1, 20, 2, step=1, label="Training epochs (passes over the images)")
+            epochs = gr.Slider(
+                1, timing.MOST_EPOCHS, EPOCHS, step=1,
+                label="Training epochs (passes over the images)",
+            )  # fmt: skip
+            hint = gr.HTML(timing.guess(explorer.preset, explorer.source, EPOCHS))
             with gr.Row():
                 train = gr.Button("Train the centroids", interactive=False, min_width=150)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)
+            gr.HTML(f'<p class="cx-lead">{TRAIN_RULE}</p>')
         with gr.Column(scale=3, min_width=290):
             status = gr.HTML(elem_id="quantize-status")
             cards = gr.HTML(html.empty(steps.EMPTY), elem_id="quantize-result")
             curve = gr.Plot(label="Centroid training", show_label=False, visible=False)
             layer = gr.Dropdown(names, value="conv4", label="Weights and codebook of layer")
             codebook = gr.Plot(label="Codebook", show_label=False)
-    packed_section.build(explorer, session, start)
+    packed_section.build(explorer, session, start, cleared)
     _codebook_kinds()
     gr.HTML(
         html.note(
@@ -129,11 +148,8 @@ def build(
             api_name="train_centroids", **work,
         ),
     ]  # fmt: skip
-    cancel.click(
-        cancelled("Cancelled. The quantized model is as it was."),
-        None, status, cancels=[*runs], concurrency_limit=None,
-        api_visibility="private",
-    )  # fmt: skip
+    said = cancelled("Cancelled. The quantized model is as it was.")
+    cancel_by(cancel, runs, said, status, status)
     # One listener: an older answer must not overtake a newer one.
     gr.on(
         [layer.change, session.change, page.load],
@@ -141,9 +157,19 @@ def build(
         api_name="codebook", trigger_mode="always_last", **QUICK,
     )  # fmt: skip
     by_goal.success(bound(fill_bits, explorer), session, [overrides, source, status], **PRIVATE)
-    start.change(
+    widths = [overrides, told, filled]
+    by_goal.success(show_bits, session, [others, told, filled], **PRIVATE)
+    empty.click(bound(empty_bits, explorer), session, widths, **PRIVATE)
+    session.change(bound(drop_bits, explorer), [session, filled], widths, **PRIVATE)
+    gr.on(
+        [start.change, cleared.change],
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
         **PRIVATE,
+    )  # fmt: skip
+    gr.on(
+        [epochs.change, start.change],
+        bound(timing.guess_of, explorer), [session, epochs], hint,
+        trigger_mode="always_last", **PRIVATE,
     )  # fmt: skip
     start.change(bound(Explorer.suggested_kib, explorer), session, budget, **PRIVATE)
 

@@ -1,9 +1,7 @@
 """The Sensitivity tab: prune one layer at a time, more and more, and watch the accuracy."""
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,8 +9,8 @@ import gradio as gr
 import compression
 from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
-from compression.ui import html, plots
-from compression.ui.cancelling import cancelled
+from compression.ui import downloads, html, plots
+from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound, guarded
 from compression.ui.session import Session
@@ -25,9 +23,13 @@ LEAD = (
     "weights to zero, measures the accuracy, puts the weights back, and goes on. A line that stays "
     "high belongs to a layer that can lose much; one that falls early needs care."
 )
+# The same slider on two tabs: what a layer may lose when it alone is pruned.
+TOLERATED: dict[str, Any] = {"minimum": 0.1, "maximum": 10, "value": 1, "step": 0.1}
+TOLERATED_LABEL = "Tolerated drop, each layer by itself (points)"
 LEVELS = tuple(range(10, 100, 10))
 REDRAW_SECONDS = 0.4
-Answer = tuple[Any, Any, Any, Any, Any]
+NO_SCAN = "No scan yet. Press Scan."
+Answer = tuple[Any, Any, Any, Any]
 
 
 def run_scan(
@@ -39,7 +41,7 @@ def run_scan(
     precision: str,
     max_drop: float,
 ) -> Iterator[Answer]:
-    """Scan; yields the scan's points so far, status, figure, table and file."""
+    """Scan; yields the scan's points, status, figure and table."""
     model = explorer.model(session.start)
     for name, chosen in (("layers", layers), ("levels", levels)):
         if not isinstance(chosen, list) or not chosen:
@@ -54,15 +56,16 @@ def run_scan(
         model, images.images, images.labels, levels=fractions, layers=layers, precision=precision,
         coarse_images=compression.COARSE_IMAGES,
     )  # fmt: skip
+    yield gr.skip(), html.status("Measuring the dense model ...", 0), gr.skip(), gr.skip()
     dense = compression.dense_point(model, images.images, images.labels, precision=precision)
     for point in steps:
         if progress.add(point):
             figure = plots.sensitivity_curves(progress.points(), dense.accuracy, max_drop / 100)
-            yield gr.skip(), progress.line(), figure, gr.skip(), gr.skip()
+            yield gr.skip(), progress.line(), figure, gr.skip()
     scanned = {"points": progress.points(), "dense_accuracy": dense.accuracy}
     text = f"{progress.whole} points on {len(images):,} validation images in "
     text += f"{progress.seconds:.1f} s, computed in {resolved}"
-    text += ", or taken from the recorded scan." if precision == "auto" else "."
+    text += ", or taken from the recorded scan where it has them." if precision == "auto" else "."
     if resolved != "float32":
         text += " Choose float32 and scan again to have any point in full precision."
     yield scanned, html.status(text), *shown_scan(scanned, max_drop)
@@ -103,14 +106,32 @@ class Progress:
         return html.status(text, counted / (self.whole * self._images))
 
 
-def shown_scan(scanned: dict[str, Any] | None, max_drop: float) -> tuple[Any, Any, Any]:
-    """Figure, table and CSV file of a scan."""
+def shown_scan(scanned: dict[str, Any] | None, max_drop: float) -> tuple[Any, Any]:
+    """Figure and table of a scan."""
     max_drop = real("tolerated drop", max_drop, 0, 100, "points")
     if not scanned:
-        return None, html.empty("No scan yet. Press Scan."), None
+        return None, html.empty(NO_SCAN)
     points, dense = scanned["points"], scanned["dense_accuracy"]
     figure = plots.sensitivity_curves(points, dense, max_drop / 100)
-    return figure, _table(points, dense, max_drop), _file(points)
+    return figure, _table(points, dense, max_drop)
+
+
+def stop(
+    shown: object, scanned: dict[str, Any] | None, max_drop: float
+) -> Iterator[tuple[Any, Any, Any]]:
+    """After a cancel: the status, and figure and table of the last whole scan again."""
+    left = "Curves and table are those of the last whole scan." if scanned else NO_SCAN
+    for status in cancelled(f"Cancelled. {left}")(shown):
+        said = isinstance(status, str)
+        figure, table = shown_scan(scanned, max_drop) if said else (gr.skip(), gr.skip())
+        yield status, figure, table
+
+
+def scan_file(scanned: dict[str, Any] | None) -> dict[str, str]:
+    """The points of the scan that is shown, as CSV."""
+    if not scanned:
+        raise InputError("A scan of this model is expected first, got none: press Scan.")
+    return downloads.text_file("sensitivity.csv", compression.scan_csv(scanned["points"]))
 
 
 def _table(points: Sequence["SensitivityPoint"], dense: float, max_drop: float) -> str:
@@ -133,12 +154,6 @@ def _table(points: Sequence["SensitivityPoint"], dense: float, max_drop: float) 
     return html.table(["Layer", bears, *(f"{level:.0%}|accuracy %" for level in levels)], rows)
 
 
-def _file(points: Sequence["SensitivityPoint"]) -> str:
-    path = Path(tempfile.mkdtemp(prefix="scan-")) / "sensitivity.csv"
-    path.write_text(compression.scan_csv(points))
-    return str(path)
-
-
 def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[Any, ...]:
     """The recorded scan of a shipped model, or an invitation; and the model's layers."""
     names = list(compression.prunable_layers(explorer.model(session.start)))
@@ -149,7 +164,8 @@ def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[
         scanned = {"points": list(recorded.points), "dense_accuracy": recorded.dense.accuracy}
         text = (
             f"Recorded scan of {name}: {recorded.dense.total:,} validation images, computed in "
-            f"{recorded.precision}. Press Scan to measure it here."
+            f"{recorded.precision}. Scan takes from it what it has, and computes the rest here: "
+            "other levels, other images, another precision."
         )
     layers = gr.update(choices=names, value=names)
     return layers, scanned, html.status(text), *shown_scan(scanned, max_drop)
@@ -157,8 +173,8 @@ def first_sight(explorer: Explorer, session: Session, max_drop: float) -> tuple[
 
 def build(
     page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.State, scanned: gr.State
-) -> None:
-    """Components, then events."""
+) -> gr.Slider:
+    """Components, then events; returns the tolerated drop, which another tab follows."""
     names = list(layer_names(explorer.preset))
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
@@ -174,9 +190,11 @@ def build(
                 ["auto", "float32", "bfloat16"],
                 value="auto",
                 label="Precision",
-                info="auto takes bfloat16 where the processor has it: quicker, 0.5 points at most",
+                info="float32: numbers of 32 bits. bfloat16: of 16 bits, quicker, where the "
+                "processor has them; an accuracy may then be off by some tenths of a point. auto "
+                "takes bfloat16 where it can.",
             )
-            max_drop = gr.Slider(0.1, 10, 1, step=0.1, label="Tolerated drop (points)")
+            max_drop = gr.Slider(**TOLERATED, label=TOLERATED_LABEL)
             with gr.Row():
                 press = gr.Button("Scan", variant="primary", min_width=110)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)
@@ -184,9 +202,9 @@ def build(
             status = gr.HTML(elem_id="scan-status")
             figure = gr.Plot(label="Sensitivity", show_label=False, elem_id="scan-plot")
     table = gr.HTML(elem_id="scan-table")
-    file = gr.DownloadButton("Download the points as CSV", size="sm")
+    file = gr.Button("Download the points as CSV", size="sm")
 
-    outputs = [scanned, status, figure, table, file]
+    outputs = [scanned, status, figure, table]
     run = press.click(
         bound(run_scan, explorer),
         [session, layers, levels, count, precision, max_drop],
@@ -196,17 +214,16 @@ def build(
         show_progress_on=status,
         **WORK,
     )
-    cancel.click(
-        cancelled("Cancelled. The curves are those of the last whole scan, or so far."),
-        None, status, cancels=[run], concurrency_limit=None,
-        api_visibility="private",
-    )  # fmt: skip
+    again = [status, figure, table]
+    cancel_by(cancel, [run], guarded(stop), [status, scanned, max_drop], again)
+    downloads.save_on_click(file, guarded(scan_file), scanned, "scan_csv")
     max_drop.input(
-        guarded(shown_scan), [scanned, max_drop], [figure, table, file],
+        guarded(shown_scan), [scanned, max_drop], [figure, table],
         trigger_mode="always_last", show_progress="hidden", api_name="suggest",
     )  # fmt: skip
     quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     sight = bound(first_sight, explorer)
-    seen = [layers, scanned, status, figure, table, file]
+    seen = [layers, scanned, status, figure, table]
     start.change(sight, [session, max_drop], seen, **quick)
     page.load(sight, [session, max_drop], seen, **quick)
+    return max_drop

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from compression.front_records import COMPENSATED, OURS, PRICED
 from compression.ui.html import size
-from compression.ui.plots import GRID, MARKERS, PALETTE, base_figure
+from compression.ui.plots import GRID, PALETTE, base_figure, line_of, marker_of
 
 if TYPE_CHECKING:
     from compression.front_records import FrontPoint
@@ -94,8 +94,8 @@ def front(
             customdata=[dense_bytes / point.packed_bytes for point in mine],
             name=way.replace("rounding compensated", "compensated"),  # a phone's legend is narrow
             mode="lines+markers",
-            line={"color": PALETTE[k], "width": 3 if way in (OURS, COMPENSATED, PRICED) else 1.6},
-            marker={"symbol": MARKERS[k], "size": 7},
+            line=line_of(k, 3 if way in (OURS, COMPENSATED, PRICED) else 1.6),
+            marker=marker_of(k, 7),
             hovertemplate="%{x:.0f} KiB, %{customdata:.1f} times smaller: %{y:.2f} %",
         )
     foretold = sorted(
@@ -160,8 +160,8 @@ def codebook_kinds(
             y=means,
             name=name,
             mode="lines+markers",
-            line={"color": PALETTE[k], "width": 2.5},
-            marker={"symbol": MARKERS[k], "size": 9},
+            line=line_of(k, 2.5),
+            marker=marker_of(k, 9),
             hovertemplate="%{x} bits: %{y:.2f} %",
         )
     figure.add_hline(

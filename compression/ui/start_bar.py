@@ -17,6 +17,12 @@ IMAGES = [
     ("bundled sample: 2,000 test images, quick", "sample"),
     ("full CIFAR-10: 10,000 test images, narrower intervals", "full"),
 ]
+IMAGES_INFO = (
+    "A change begins anew: what you have made, and a checkpoint that you have uploaded, leave the "
+    "page, since they were measured on other images."
+)
+FETCH = "Download full CIFAR-10 (176 MiB)"
+FETCHED = 'The full CIFAR-10 is on this server now. Choose "full CIFAR-10" to measure on it.'
 
 
 def choose_model(explorer: Explorer, session: Session, name: str) -> tuple[Any, ...]:
@@ -40,21 +46,36 @@ def upload_model(explorer: Explorer, session: Session, path: str | None) -> tupl
 
 
 def choose_images(explorer: Explorer, session: Session, source: str) -> tuple[Any, ...]:
-    """Measure on other images from now on: a fresh comparison, from the starting model."""
+    """Measure on other images from now on: a fresh comparison, from the same model where that is
+    no upload."""
     choice("images", source, SOURCES)
     if source == "full" and not explorer.has_full():
         raise InputError(
-            "The full CIFAR-10 is expected on this server, got none: press Download first."
+            f'The full CIFAR-10 is expected on this server, got none: press "{FETCH}" first.'
         )
-    key = explorer.key_of(explorer.start, source)
-    line = model_line(explorer.variant(key))
-    return Session(key, source), key, line, gr.update(choices=_choices(explorer))
+    name = session.start.partition(":")[2] or explorer.start  # no upload's key has a colon
+    key = explorer.key_of(name, source)
+    variant = explorer.variant(key)
+    said = f"Measured on {variant.evaluation.total:,} test images from now on. "
+    if session.made:
+        said += f"Variants of before that left the comparison: {len(session.made)}. "
+    if name != session.start.partition(":")[2]:
+        said += "Upload your checkpoint again to go on with it."
+    listed = gr.update(choices=_choices(explorer), value=name)
+    return Session(key, source), key, model_line(variant), listed, html.status(said)
+
+
+def chosen(session: Session) -> tuple[str, str]:
+    """What the visit works on, model and images, for the page to show once a choice was refused."""
+    return session.start.partition(":")[2] or session.start, session.source
 
 
 def download(explorer: Explorer) -> Iterator[str]:
-    """Fetch the full set once for this server, with progress."""
+    """Fetch the full set once for this server, with progress, and say what comes next."""
     for progress in compression.download_cifar10(explorer.root):
-        yield html.status(progress.stage, progress.fraction)
+        if progress.fraction < 1:  # the last one names a folder of the server
+            yield html.status(f"{progress.stage} ...", progress.fraction)
+    yield html.status(FETCHED)
 
 
 def model_line(variant: Any) -> str:
@@ -87,8 +108,11 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
             line = gr.HTML(html.status("Loading the model ..."), elem_id="model-line")
     with gr.Accordion("Other images, or a checkpoint of your own", open=False):
         with gr.Row(elem_id="source-row"):
-            source = gr.Radio(IMAGES, value=explorer.source, label="Images to measure on", scale=3)
-            fetch = gr.Button("Download full CIFAR-10 (184 MB)", size="sm", min_width=190)
+            source = gr.Radio(
+                IMAGES, value=explorer.source, label="Images to measure on", info=IMAGES_INFO,
+                scale=3,
+            )  # fmt: skip
+            fetch = gr.Button(FETCH, size="sm", min_width=190)
             upload = gr.UploadButton(
                 "Use my own checkpoint (.safetensors)",
                 size="sm",
@@ -98,7 +122,7 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
         fetched = gr.HTML(elem_id="download-status")
 
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": line}
-    model.input(
+    chose_model = model.input(
         bound(choose_model, explorer), [session, model], [session, start, line],
         api_name="choose_model", **work,
     )  # fmt: skip
@@ -106,10 +130,14 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
         bound(upload_model, explorer), [session, upload], [session, start, line, model],
         api_name="upload_model", **work,
     )  # fmt: skip
-    source.input(
-        bound(choose_images, explorer), [session, source], [session, start, line, model],
+    chose_images = source.input(
+        bound(choose_images, explorer), [session, source], [session, start, line, model, fetched],
         api_name="choose_images", **work,
     )  # fmt: skip
+    for event in (chose_model, chose_images):
+        event.failure(
+            chosen, session, [model, source], api_visibility="private", show_progress="hidden"
+        )
     fetch.click(
         bound(download, explorer), None, fetched, api_name="download", show_progress="hidden",
         concurrency_id="download", concurrency_limit=1,

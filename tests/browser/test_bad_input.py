@@ -29,7 +29,7 @@ def test_the_actions_have_named_endpoints(client):
         "/recalibrate_quantized", "/allocate", "/pack", "/compare", "/latency", "/choose_model",
         "/upload_model", "/choose_images", "/download", "/gridmask_sample", "/gridmask_draw_again",
         "/suggest", "/prune_fill_50", "/prune_fill_70", "/prune_fill_90", "/weights", "/codebook",
-        "/clear_variants",
+        "/clear_variants", "/scan_csv", "/csv_file", "/json_file", "/quantize_for_size",
     }  # fmt: skip
 
 
@@ -66,6 +66,8 @@ def test_the_smaller_actions_answer_and_check_too(client):
         client.predict(-1, api_name="/suggest")
     with pytest.raises(AppError, match="layer must be one of conv1, .*, got 'conv9'"):
         client.predict("conv9", api_name="/weights")
+    with pytest.raises(AppError, match="A scan of this model is expected first, got none"):
+        client.predict(api_name="/scan_csv")
 
 
 SCAN = [["conv1"], [50], 100, "float32", 1]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import expect
 
 from compression.allocation import allocate
 from compression.allocation_records import load_settings
@@ -95,6 +96,11 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     assert names[-1].endswith("4 bits")
     assert rows.last.locator("td").nth(1).inner_text().startswith(shown.replace(" %", "%"))
     assert rows.last.locator("td").nth(3).inner_text() == on_disk
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "comparison.csv"
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(names) and lines[-1].startswith(names[-1])
     assert visitor.foreign == []
     assert visitor.errors == []
 
@@ -171,6 +177,8 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     assert visitor.card("#prune-result", "Zeros") == f"{pruned.sparsity:.1%}"
     visitor.open_tab("Quantize")
     page.locator("#quantize-status").get_by_text("filled by the goal").wait_for()
+    page.locator("#quantize-filled").get_by_text("it decides").wait_for()
+    page.locator("#quantize-table").get_by_text("res2.first").first.wait_for()  # open, to be seen
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
     predicted = table.dense_accuracy - found.predicted_drop
@@ -179,6 +187,43 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline):
     page.locator("#packed-result .cx-card").first.wait_for()
     shown = visitor.card("#packed-result", "On disk")  # with the steps of the visit in it
     assert shown.endswith(" KiB") and 0 <= float(shown.removesuffix(" KiB")) - size / 1024 < 1
+    page.get_by_role("button", name="Empty the table").click()
+    page.locator("#quantize-filled").wait_for(state="hidden")
+
+
+def test_what_one_part_of_the_page_says_the_others_follow(new_visitor):
+    visitor = new_visitor()
+    page = visitor.page
+    tolerated = "number input for Tolerated drop, each layer by itself (points)"
+    visitor.open_tab("Sensitivity")
+    page.locator("#scan-status").get_by_text("Recorded scan").wait_for()
+    page.get_by_label(tolerated).first.fill("2.5")
+    page.locator("#scan-table").get_by_text("losing at most 2.5 points").wait_for()
+    visitor.open_tab("Prune")
+    expect(page.get_by_label(tolerated).last).to_have_value("2.5")
+    page.get_by_role("button", name="50 % everywhere").click()
+    page.locator("#prune-status").get_by_text("Pruned.").wait_for()
+    page.get_by_role("button", name="Fine-tune").click()
+    page.locator("#prune-status").get_by_text("Epoch 1 of 3, step").wait_for()
+    page.locator("button:visible", has_text="Cancel").click()
+    page.locator("#prune-status").get_by_text("Cancelled").wait_for()
+    page.get_by_role("button", name="50 % everywhere").click()  # at once: it is not stopped, too
+    page.locator("#prune-status").get_by_text("Pruned.").wait_for()
+    page.locator("button:visible", has_text="Cancel").click()  # nothing runs
+    page.wait_for_timeout(1500)
+    assert "Pruned." in page.locator("#prune-status").inner_text()
+    visitor.open_tab("Compare")
+    rows = page.locator("#compare-table tbody tr")
+    rows.last.get_by_text("baseline · 50% pruned #2").wait_for()
+    page.get_by_role("button", name="Clear my variants").click()
+    page.locator("#compare-status").get_by_text("Cleared").wait_for()
+    page.wait_for_function(
+        "n => document.querySelectorAll('#compare-table tbody tr').length == n",
+        arg=len(SHIPPED_ROWS),
+    )
+    visitor.open_tab("Prune")
+    page.locator("#prune-result").get_by_text("Nothing pruned yet").wait_for()
+    assert visitor.errors == []
 
 
 def test_a_file_is_made_for_a_size(new_visitor, test_set):

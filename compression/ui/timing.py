@@ -1,0 +1,65 @@
+"""How long a training may take: a rough guess before it starts, a measured one while it runs."""
+
+import time
+
+from compression.inputs import InputError, whole
+from compression.ui import html
+from compression.ui.explorer import Explorer
+from compression.ui.session import Session
+
+# Multiply-accumulates (of answering, not of training) in millions for an image, as
+# `measure_complexity` counts them: known here without loading a model.
+MILLION_MACS = {"resnet9-s": 96, "resnet9": 381, "resnet9-t2g3": 532}
+# Of training images, measured with fine-tuning, centroid training and code training on two cores of
+# an AMD EPYC: 2.0 ms for an image of resnet9-s.
+MILLION_MACS_A_SECOND = 46_000
+TRAINING_IMAGES = {"sample": 3_000, "full": 45_000}
+MOST_EPOCHS = 20
+FIRST_SECONDS = 3.0  # before a training has run for so long, nothing is said of its end
+
+
+def guess(preset: str, source: str, epochs: float) -> str:
+    """A line on what so many epochs may take; nothing for a number of epochs that cannot be."""
+    try:
+        epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
+    except InputError:
+        return ""
+    count = epochs * TRAINING_IMAGES[source]
+    seconds = count * MILLION_MACS[preset] / MILLION_MACS_A_SECOND
+    return html.status(
+        f"This may take about {duration(seconds)}: {epochs} times {TRAINING_IMAGES[source]:,} "
+        f"images of {preset}. A guess at the speed of two cores of a server; other computers, and "
+        "other visitors, change it."
+    )
+
+
+def guess_of(explorer: Explorer, session: Session, epochs: float) -> str:
+    """The line for a visit's dense model and images."""
+    return guess(str(explorer.model(session.start).preset), session.source, epochs)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that fits, no finer than a guess may be: `20 s`, `4 min`, `2.5 h`."""
+    if seconds < 55:
+        return f"{max(10, 10 * round(seconds / 10))} s"
+    if seconds < 90 * 60:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class Clock:
+    """Tells from the steps of a training that runs what is left of it."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None  # seconds, fraction done
+
+    def left(self, fraction: float) -> str:
+        """`, about 3 min left`, or nothing as long as too little is done to tell."""
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now, fraction
+        began, before = self._first
+        if now - began < FIRST_SECONDS or fraction <= before:
+            return ""
+        seconds = (now - began) * (1 - fraction) / (fraction - before)
+        return f", about {duration(seconds)} left"
