@@ -164,3 +164,5 @@ def test_the_command_says_that_codes_that_move_keep_no_size(tiny_network, tmp_pa
     asked = ["quantize", str(start), str(tmp_path / "small.safetensors")]
     done = CliRunner().invoke(app, [*asked, "--max-kib", "30", "--train-codes"])
     assert str(done.exception).startswith("--train-codes must go without --max-kib")
+    done = CliRunner().invoke(app, [*asked, "--train-codes"])
+    assert str(done.exception) == "--train-codes must have --train-epochs above 0, got none."

@@ -139,8 +139,6 @@ def quantize_command(
     check_checkpoint_target(out)
     before = load_checkpoint(checkpoint)
     epochs = whole("train_epochs", train_epochs, 0, 1000)
-    if train_codes_too and not epochs:
-        raise InputError("--train-codes must have --train-epochs above 0, got none.")
     layers = prunable_layers(before.model)
     if max_kib is not None and (layer or bits is not None):
         raise InputError("Either --max-kib, or --bits and --layer, can be given, got both.")
@@ -149,6 +147,8 @@ def quantize_command(
             "--train-codes must go without --max-kib, which it would not keep: shrink "
             "learns for a size."
         )
+    if train_codes_too and not epochs:
+        raise InputError("--train-codes must have --train-epochs above 0, got none.")
     bits = whole("bits", 8 if bits is None else bits, 1, 8)
     widths: dict[str, Any] = dict.fromkeys(layers, bits) | parse_pairs("layer", layer or [])
     masks = {
