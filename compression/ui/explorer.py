@@ -7,6 +7,7 @@ key that nobody else can guess; the store drops the least recently used when it 
 import dataclasses
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 STORE_CAPACITY = 64
 NAMES_CAPACITY = 1024  # of dropped variants, so that it can be said what is gone
+QUIET_SECONDS = 30.0  # after the start, before models that nobody has asked for are measured
 SOURCES = ("sample", "full")
 # What is first offered as the size of a file, in KiB: about a twentieth of the dense model.
 SUGGESTED_KIB = {"resnet9-s": 320, "resnet9": 1280, "resnet9-t2g3": 5900}
@@ -199,8 +201,12 @@ class Explorer:
 
     def warm_up(self) -> None:
         """Load torch, the data and the starting model, so that the first click need not wait; then
-        measure the model, for whoever comes first."""
+        measure the model, for whoever comes first, and after a while, in which the first visitor's
+        own steps go first, the others that Compare shows."""
         self.images("validation", self.source)
         key = self.key_of(self.start, self.source)
         self.model(key)
         self.variant(key)
+        time.sleep(QUIET_SECONDS)
+        for name in (*SHIPPED, *self.packed):
+            self.variant(self.key_of(name, self.source))
