@@ -163,5 +163,8 @@ def test_a_mistake_on_the_page_leaves_the_rest(new_visitor):
     visitor.open_tab("Prune")
     page.get_by_role("button", name="Fine-tune").click()
     page.get_by_text("A pruned model is expected first, got none").first.wait_for()
+    word = page.locator('[data-testid="status-tracker"] .error')  # Gradio's, over the status line
+    word.first.wait_for(state="attached")
+    assert not any(each.is_visible() for each in word.all())
     visitor.open_tab("GridMask")
     assert page.locator("#gridmask-triptych figure").count() == 3
