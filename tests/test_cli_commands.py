@@ -3,6 +3,7 @@ say, against the functions behind them, on a tiny network and a few images."""
 
 import csv
 import functools
+import importlib
 import io
 import json
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from compression.cli import compress, measure, train
 from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
+from compression.inputs import InputError
 from compression.model import build_model, load_checkpoint, prunable_layers, save_checkpoint
 from compression.pruning import prune
 from compression.recalibration import recalibrate_batch_norm
@@ -220,3 +222,30 @@ def test_shard_writes_half_precision_and_measures_it(start, tmp_path):
     for split in ("validation", "test"):
         name = f"{split}_accuracy"
         assert recorded[name] == shown[name] == measured(out, split).accuracy
+
+
+@pytest.mark.parametrize(
+    ("words", "loaders"),
+    [
+        (("prune", "START", "OUT", "--sparsity", 0.5), "compress"),
+        (("quantize", "START", "OUT"), "compress"),
+        (("shrink", "START", "OUT", "--max-kib", 30), "shrink"),
+        (("shrink", "START", "x.safetensors", "--max-kib", 30, "--results", "OUT"), "shrink"),
+        (("pack", "START", "OUT"), "pack"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_before_any_work(
+    start, tmp_path, monkeypatch, words, loaders
+):
+    def work(*asked, **options):
+        raise AssertionError("worked")
+
+    module = importlib.import_module(f"compression.cli.{loaders}")
+    for name in ("load_checkpoint", "load_stored"):
+        monkeypatch.setattr(module, name, work, raising=False)
+    out = tmp_path / "taken.safetensors"
+    out.mkdir()
+    places = {"START": start, "OUT": out, "x.safetensors": tmp_path / "x.safetensors"}
+    done = CliRunner().invoke(app, [str(places.get(word, word)) for word in words])
+    assert isinstance(done.exception, InputError), done.output
+    assert str(out) in str(done.exception)

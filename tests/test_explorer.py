@@ -1,15 +1,27 @@
-"""What the server makes ready before anybody asks for it, and what it does with an upload."""
+"""What the server holds: models made ready before anybody asks, uploads, a bounded store."""
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import gradio as gr
 import pytest
 
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import load_cifar10
+from compression.inputs import InputError
 from compression.pruning import prune
+from compression.ui import compare_tab, prune_steps
 from compression.ui import explorer as module
 from compression.ui.compare_tab import all_keys
 from compression.ui.explorer import Explorer
 from compression.ui.prune_steps import dense_table, prune_layers
 from compression.ui.session import Session
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return Explorer()
 
 
 @pytest.fixture
@@ -48,3 +60,50 @@ def test_an_upload_that_was_pruned_before_keeps_its_zeros(monkeypatch, tmp_path)
     masks = explorer.variant(session.pruned).masks
     zeros = {name: float((~mask).double().mean()) for name, mask in masks.items()}
     assert {name: each for name, each in zeros.items() if each} == {"conv1": 0.25, "conv4": 0.5}
+
+
+def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(module, "STORE_CAPACITY", 2)
+    explorer = Explorer()
+    made = [SimpleNamespace(name=name) for name in ("first", "second", "third")]
+    keys = [explorer.put(variant) for variant in made[:2]]  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) is made[0]
+    explorer.put(made[2])  # pyright: ignore[reportArgumentType]
+    assert explorer.variant(keys[0]) is made[0]
+    with pytest.raises(InputError, match="has been dropped to make room: make it again"):
+        explorer.variant(keys[1])
+    assert explorer.find(keys[1]) is None and explorer.name_of_dropped(keys[1]) == "second"
+    assert len(set(keys)) == 2 and all(len(key) >= 20 for key in keys)
+
+
+def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
+    monkeypatch.setattr(module, "STORE_CAPACITY", 1)
+    monkeypatch.setattr(compare_tab, "SHIPPED", compare_tab.SHIPPED[:1])
+    explorer = Explorer()
+    explorer.packed = {}
+    session = Session(explorer.key_of(explorer.start, "sample"))
+    dense = explorer.variant(session.start)
+    for name in ("gone <1>", "kept"):
+        session = session.with_cut(explorer.put(dataclasses.replace(dense, name=name)))
+    assert list(compare_tab.compare(explorer, session, False)) == [(gr.skip(),) * 5]
+    ((status, table, *_),) = compare_tab.compare(explorer, session)
+    assert status == gr.skip()
+    assert "for all visitors together: gone &lt;1&gt;. To have" in table and "<td>kept" in table
+    assert table.count("<tr>") == 3  # the head, the dense model and what is left of the visit
+    file = compare_tab.csv_file(explorer, session)
+    assert file["name"] == "comparison.csv" and len(file["text"].splitlines()) == 3
+    assert prune_steps.show_histogram(explorer, session, "conv1").data[1].name == "pruned"
+    lost = dataclasses.replace(session, cut=session.made[0], pruned=session.made[0])
+    assert len(prune_steps.show_histogram(explorer, lost, "conv1").data) == 1
+
+
+def test_a_file_is_never_loaded_by_its_key():
+    with pytest.raises(InputError, match="must still be in the server's memory"):
+        Explorer().variant("sample:/etc/passwd")
+
+
+def test_a_measured_model_does_not_wait_for_another_to_be_measured(explorer):
+    key = explorer.key_of("resnet9-s/baseline", "sample")
+    known = explorer.variant(key)
+    with ThreadPoolExecutor(1) as pool, explorer._measuring:  # as if a large one were measured
+        assert pool.submit(explorer.variant, key).result(timeout=60) is known

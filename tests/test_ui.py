@@ -1,19 +1,10 @@
 """The page's handlers without a browser: uploads, tables, sessions, the store, pieces of HTML."""
 
 import asyncio
-import base64
-import dataclasses
-import io
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
-import numpy as np
 import pytest
-from PIL import Image
 
-from compression.data import CHANNEL_MEAN
 from compression.evaluation import measure_complexity
 from compression.inputs import InputError
 from compression.model import build_model
@@ -21,8 +12,6 @@ from compression.presets import PRESETS, layer_names
 from compression.ui import (
     budget,
     cancelling,
-    compare_tab,
-    gridmask_tab,
     html,
     plots,
     prune_steps,
@@ -32,11 +21,9 @@ from compression.ui import (
     theme,
     timing,
 )
-from compression.ui import explorer as explorer_module
 from compression.ui.explorer import Explorer
 from compression.ui.guard import guarded
 from compression.ui.page import build_page
-from compression.ui.pictures import read_upload, sample_picture
 from compression.ui.plan import Plan
 from compression.ui.session import Session
 
@@ -52,78 +39,6 @@ def page(explorer):
         return build_page(explorer).config
 
     return asyncio.run(built())
-
-
-def saved(tmp_path, image: Image.Image, name: str, **options):
-    image.save(tmp_path / name, **options)
-    return str(tmp_path / name)
-
-
-def test_upload_keeps_pixels_and_says_what_was_changed(tmp_path):
-    picture = read_upload(saved(tmp_path, Image.new("RGB", (40, 30), (9, 8, 7)), "a.png"))
-    assert picture.pixels.shape == (30, 40, 3) and (picture.pixels == (9, 8, 7)).all()
-    assert picture.remark == ""
-    grey = read_upload(saved(tmp_path, Image.new("L", (5, 5), 100), "grey.png"))
-    assert "grey" in grey.remark and (grey.pixels == 100).all()
-    clear = read_upload(saved(tmp_path, Image.new("RGBA", (5, 5), (0, 0, 0, 0)), "clear.png"))
-    assert "transparency" in clear.remark and (clear.pixels == 255).all()
-    wide = read_upload(saved(tmp_path, Image.new("RGB", (1024, 512)), "wide.png"))
-    assert wide.pixels.shape == (128, 256, 3)
-
-
-def test_upload_that_is_no_usable_picture_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match="must be a picture .* got a file that is none"):
-        read_upload(str(tmp_path / "text.png"))
-    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
-    whole = saved(tmp_path, Image.fromarray(noise), "whole.png")
-    cut = tmp_path / "cut.png"
-    cut.write_bytes(Path(whole).read_bytes()[:8000])
-    with pytest.raises(InputError, match="must be whole, got one that is damaged"):
-        read_upload(str(cut))
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "green")]
-    moving = saved(tmp_path, frames[0], "m.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(InputError, match="got an animation of 3 frames"):
-        read_upload(moving)
-    with pytest.raises(InputError, match="at most 6000 x 6000 pixels, got 6001 x 1"):
-        read_upload(saved(tmp_path, Image.new("L", (6001, 1)), "long.png"))
-    monkeypatch.setattr("compression.ui.pictures.MAX_UPLOAD_BYTES", 10)
-    with pytest.raises(InputError, match="must be at most 0 MiB, got 0.0 MiB"):
-        read_upload(str(cut))
-
-
-def test_sample_picture_counts_within_the_class(explorer):
-    images = explorer.images("validation", "sample")
-    place = (images.labels == 3).nonzero()[1].item()
-    assert (sample_picture(images, "cat", 2) == images.images[place].numpy()).all()
-    with pytest.raises(InputError, match="image number must be a whole number from 1 to 200"):
-        sample_picture(images, "cat", 201)
-
-
-def pictures_in(shown):
-    return [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(part.split('"')[0]))))
-        for part in shown.split("base64,")[1:]
-    ]
-
-
-def test_draws_fill_holes_as_training_does_and_take_d_in_either_order(explorer):
-    shown = gridmask_tab.draw_gallery(explorer, "cat", 18, 12, 0.4, 360, 1, 0)
-    assert shown == gridmask_tab.draw_gallery(explorer, "cat", 12, 18, 0.4, 360, 1, 0)
-    assert "d from 12 to 18 pixels, ratio 0.4: 12 of 12 images masked" in shown
-    mean = gridmask_tab.MEAN_COLOUR
-    assert mean == tuple(round(255 * channel) for channel in CHANNEL_MEAN)
-    whole = sample_picture(explorer.images("validation", "sample"), "cat", 1)
-    changed = (pictures_in(shown)[0] != whole).any(axis=2)
-    assert 0.1 < changed.mean() < 0.6 and (pictures_in(shown)[0][changed] == mean).all()
-
-
-def test_grid_picture_is_the_image_times_the_mask(explorer):
-    shown = gridmask_tab.show_grid(explorer, None, "cat", 1, 8, 0.5, 0, 0, 0, False)
-    original, mask, result = pictures_in(shown)
-    assert (mask[:4] == 255).all() and (mask[4:8, 4:8] == 0).all()
-    assert (result == original * (mask[:, :, None] // 255)).all()
-    assert "75.0% kept here; formula 75.0%" in shown
 
 
 @pytest.mark.parametrize(
@@ -169,53 +84,6 @@ def test_session_moves_on_without_changing_the_one_before():
     other = tuned.with_start("e")
     assert (other.start, other.made, other.pruned, other.quantized) == ("e", tuned.made, None, None)
     assert tuned.cleared() == Session("a")
-
-
-def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
-    monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 2)
-    explorer = Explorer()
-    made = [SimpleNamespace(name=name) for name in ("first", "second", "third")]
-    keys = [explorer.put(variant) for variant in made[:2]]  # pyright: ignore[reportArgumentType]
-    assert explorer.variant(keys[0]) is made[0]
-    explorer.put(made[2])  # pyright: ignore[reportArgumentType]
-    assert explorer.variant(keys[0]) is made[0]
-    with pytest.raises(InputError, match="has been dropped to make room: make it again"):
-        explorer.variant(keys[1])
-    assert explorer.find(keys[1]) is None and explorer.name_of_dropped(keys[1]) == "second"
-    assert len(set(keys)) == 2 and all(len(key) >= 20 for key in keys)
-
-
-def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
-    monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 1)
-    monkeypatch.setattr(compare_tab, "SHIPPED", compare_tab.SHIPPED[:1])
-    explorer = Explorer()
-    explorer.packed = {}
-    session = Session(explorer.key_of(explorer.start, "sample"))
-    dense = explorer.variant(session.start)
-    for name in ("gone <1>", "kept"):
-        session = session.with_cut(explorer.put(dataclasses.replace(dense, name=name)))
-    assert list(compare_tab.compare(explorer, session, False)) == [(gr.skip(),) * 5]
-    ((status, table, *_),) = compare_tab.compare(explorer, session)
-    assert status == gr.skip()
-    assert "for all visitors together: gone &lt;1&gt;. To have" in table and "<td>kept" in table
-    assert table.count("<tr>") == 3  # the head, the dense model and what is left of the visit
-    file = compare_tab.csv_file(explorer, session)
-    assert file["name"] == "comparison.csv" and len(file["text"].splitlines()) == 3
-    assert prune_steps.show_histogram(explorer, session, "conv1").data[1].name == "pruned"
-    lost = dataclasses.replace(session, cut=session.made[0], pruned=session.made[0])
-    assert len(prune_steps.show_histogram(explorer, lost, "conv1").data) == 1
-
-
-def test_a_file_is_never_loaded_by_its_key():
-    with pytest.raises(InputError, match="must still be in the server's memory"):
-        Explorer().variant("sample:/etc/passwd")
-
-
-def test_a_measured_model_does_not_wait_for_another_to_be_measured(explorer):
-    key = explorer.key_of("resnet9-s/baseline", "sample")
-    known = explorer.variant(key)
-    with ThreadPoolExecutor(1) as pool, explorer._measuring:  # as if a large one were measured
-        assert pool.submit(explorer.variant, key).result(timeout=60) is known
 
 
 def test_guard_turns_a_mistake_into_the_pages_message():

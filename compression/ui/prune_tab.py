@@ -166,11 +166,7 @@ def build(
         [start.change, cleared.change],
         bound(steps.fresh, explorer), session, [table, layer, cards, status, curve], **PRIVATE,
     )  # fmt: skip
-    gr.on(
-        [epochs.change, start.change],
-        bound(timing.guess_of, explorer), [session, epochs], hint,
-        trigger_mode="always_last", **PRIVATE,
-    )  # fmt: skip
+    timing.keep_true(hint, explorer, session, start, epochs)
     goal.change(_shown_goal, goal, [budget, points_lost], **PRIVATE)
     tolerated.change(None, tolerated, max_drop, js="(points) => points")
     start.change(bound(_budget_of, explorer), session, budget, **PRIVATE)

@@ -166,11 +166,7 @@ def build(
         bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
         **PRIVATE,
     )  # fmt: skip
-    gr.on(
-        [epochs.change, start.change],
-        bound(timing.guess_of, explorer), [session, epochs], hint,
-        trigger_mode="always_last", **PRIVATE,
-    )  # fmt: skip
+    timing.keep_true(hint, explorer, session, start, epochs)
     start.change(bound(Explorer.suggested_kib, explorer), session, budget, **PRIVATE)
 
 

@@ -2,9 +2,12 @@
 
 import time
 
+import gradio as gr
+
 from compression.inputs import InputError, whole
 from compression.ui import html
 from compression.ui.explorer import Explorer
+from compression.ui.guard import bound
 from compression.ui.session import Session
 
 # Multiply-accumulates (of answering, not of training) in millions for an image, as
@@ -36,6 +39,18 @@ def guess(preset: str, source: str, epochs: float) -> str:
 def guess_of(explorer: Explorer, session: Session, epochs: float) -> str:
     """The line for a visit's dense model and images."""
     return guess(str(explorer.model(session.start).preset), session.source, epochs)
+
+
+def keep_true(
+    hint: gr.HTML, explorer: Explorer, session: gr.State, start: gr.State, epochs: gr.Slider
+) -> None:
+    """Let the line follow the epochs and the model."""
+    gr.on(
+        [epochs.change, start.change],
+        bound(guess_of, explorer), [session, epochs], hint,
+        trigger_mode="always_last", show_progress="hidden", concurrency_limit=4,
+        api_visibility="private",
+    )  # fmt: skip
 
 
 def duration(seconds: float) -> str:
