@@ -12,7 +12,7 @@ from compression.ui.theme import CSS_FILE, THEME
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Host, port, model and data."""
+    """Host, port, model, data, and the longest training."""
     parser = argparse.ArgumentParser(description="The compression explorer's page.")
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
@@ -30,6 +30,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="images to measure on: the bundled sample (default), or the full set, once downloaded",
     )
     parser.add_argument("--data", type=Path, default=None, help="folder of the full CIFAR-10")
+    parser.add_argument(
+        "--longest-minutes",
+        type=float,
+        default=None,
+        metavar="MINUTES",
+        help="refuse trainings that may take longer, for pages of many visitors (default: none)",
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser.parse_args(arguments)
 
@@ -38,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Launch the page; torch and the model load in the background once it answers."""
     options = parse_arguments(arguments)
     try:
-        explorer = Explorer(options.model, options.source, options.data)
+        explorer = Explorer(options.model, options.source, options.data, options.longest_minutes)
     except InputError as error:
         raise SystemExit(f"Error: {error}") from None
     page = build_page(explorer)

@@ -1,6 +1,7 @@
 """The page's handlers without a browser: uploads, tables, sessions, the store, pieces of HTML."""
 
 import asyncio
+import dataclasses
 
 import gradio as gr
 import pytest
@@ -148,6 +149,33 @@ def test_a_training_is_guessed_before_and_measured_while_it_runs(monkeypatch):
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(seconds))
     said = list(map(timing.Clock().left, (0.1, 0.2, 0.3)))
     assert said == ["", "", ", about 20 s left"]
+
+
+def test_a_training_longer_than_the_server_gives_is_refused(explorer):
+    session = Session(explorer.key_of("resnet9-s/baseline", "full"))
+    session = dataclasses.replace(session, source="full")
+    assert timing.checked_epochs(explorer, session, 20.0) == 20
+    short = Explorer(longest_minutes=10)
+    assert timing.checked_epochs(short, session, 6) == 6  # 6 x 45,000 x 96 / 46,000 s: 9.4 minutes
+    expected = r"10 minutes .* \(6 at most of resnet9-s on the full set\), got 7"
+    with pytest.raises(InputError, match=expected):
+        timing.checked_epochs(short, session, 7)
+    with pytest.raises(InputError, match=r"\(none of resnet9-s on the full set\), got 1\."):
+        timing.checked_epochs(Explorer(longest_minutes=1), session, 1)
+    with pytest.raises(InputError, match="longest_minutes must be a number from 1 to 10000 min"):
+        Explorer(longest_minutes=0)
+
+
+@pytest.mark.parametrize(
+    ("train", "arguments"),
+    [(prune_steps.tune, (20,)), (quantize_steps.train, (20,))],
+)
+def test_each_training_of_the_page_asks_how_long_it_may_take(monkeypatch, train, arguments):
+    short = Explorer(longest_minutes=1)
+    session = Session(short.key_of("resnet9-s/baseline", "sample"), pruned="p", quantized="q")
+    monkeypatch.setattr(short, "variant", lambda key: None)
+    with pytest.raises(InputError, match=r"\(9 at most of resnet9-s on the sample set\), got 20"):
+        next(train(short, session, *arguments))
 
 
 def test_a_goals_table_says_so_and_is_emptied_once_its_plan_is_gone(explorer):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compression
-from compression.inputs import InputError
+from compression.inputs import InputError, real
 from compression.presets import DEFAULT_PRESET, SHIPPED
 from compression.ui.recorded import packed_files, scan_file, settings_file
 
@@ -45,9 +45,16 @@ class Explorer:
     """Data, shipped checkpoints and the store of variants; safe to use from several threads."""
 
     def __init__(
-        self, start: str = SHIPPED[0], source: str = "sample", root: Path | None = None
+        self,
+        start: str = SHIPPED[0],
+        source: str = "sample",
+        root: Path | None = None,
+        longest_minutes: float | None = None,
     ) -> None:
         self.start, self.root = start, root
+        if longest_minutes is not None:
+            longest_minutes = real("longest_minutes", longest_minutes, 1, 10_000, "minutes")
+        self.longest_minutes = longest_minutes
         self.source = source if source != "auto" else "full" if self.has_full() else "sample"
         self.preset = DEFAULT_PRESET
         if start not in SHIPPED:

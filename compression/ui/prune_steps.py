@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 import compression
-from compression.inputs import InputError, choice, real, shown, whole
+from compression.inputs import InputError, choice, real, shown
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
 from compression.ui.session import Session
-from compression.ui.timing import MOST_EPOCHS, Clock
+from compression.ui.timing import Clock, checked_epochs
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def recalibrate(explorer: Explorer, session: Session) -> Iterator[Answer]:
 def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer]:
     """Fine-tune with the masks held, yielding the live curve; keeps the best validation epoch."""
     before = _pruned(explorer, session)
-    epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
+    epochs = checked_epochs(explorer, session, epochs)
     config = dataclasses.replace(compression.FINE_TUNE, epochs=epochs)
     validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE

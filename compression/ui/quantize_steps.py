@@ -11,7 +11,7 @@ from compression.inputs import InputError, choice, shown, whole
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
 from compression.ui.session import Session
-from compression.ui.timing import MOST_EPOCHS, Clock
+from compression.ui.timing import Clock, checked_epochs
 
 if TYPE_CHECKING:
     from compression.report import Variant
@@ -141,7 +141,7 @@ def train(
 ) -> Iterator[Answer]:
     """Train the latest quantized variant; zeros stay, and the codes too unless they may change."""
     before = _quantized(explorer, session)
-    epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
+    epochs = checked_epochs(explorer, session, epochs)
     moving = choice("what training may change", learning, LEARNING) == LEARNING[1]
     validation = explorer.images("validation", session.source)
     yield gr.skip(), html.status("Preparing ...", 0.0), gr.skip(), NO_CURVE, gr.skip()

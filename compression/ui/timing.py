@@ -21,14 +21,35 @@ MOST_EPOCHS = 20
 FIRST_SECONDS = 3.0  # before a training has run for so long, nothing is said of its end
 
 
+def seconds_of(preset: str, source: str, epochs: float) -> float:
+    """What so many epochs may take."""
+    images = epochs * TRAINING_IMAGES[source]
+    return images * MILLION_MACS[preset] / MILLION_MACS_A_SECOND
+
+
+def checked_epochs(explorer: Explorer, session: Session, epochs: object) -> int:
+    """A visitor's number of epochs; InputError for none, and for more than the server's longest
+    training: there is one place for long work, and others wait for it."""
+    count = whole("epochs", epochs, 1, MOST_EPOCHS)
+    preset, longest = str(explorer.model(session.start).preset), explorer.longest_minutes
+    one = seconds_of(preset, session.source, 1) / 60
+    if longest is not None and count * one > longest:
+        fitting = int(longest / one)
+        here = f"{fitting} at most" if fitting else "none"
+        raise InputError(
+            f"epochs must fit into the {longest:g} minutes that this server gives a training "
+            f"({here} of {preset} on the {session.source} set), got {count}."
+        )
+    return count
+
+
 def guess(preset: str, source: str, epochs: float) -> str:
     """A line on what so many epochs may take; nothing for a number of epochs that cannot be."""
     try:
         epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
     except InputError:
         return ""
-    count = epochs * TRAINING_IMAGES[source]
-    seconds = count * MILLION_MACS[preset] / MILLION_MACS_A_SECOND
+    seconds = seconds_of(preset, source, epochs)
     return html.status(
         f"This may take about {duration(seconds)}: {epochs} times {TRAINING_IMAGES[source]:,} "
         f"images of {preset}. A guess at the speed of two cores of a server; other computers, and "
