@@ -225,27 +225,33 @@ def test_shard_writes_half_precision_and_measures_it(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "loaders"),
+    ("words", "module", "worker"),
     [
-        (("prune", "START", "OUT", "--sparsity", 0.5), "compress"),
-        (("quantize", "START", "OUT"), "compress"),
-        (("shrink", "START", "OUT", "--max-kib", 30), "shrink"),
-        (("shrink", "START", "x.safetensors", "--max-kib", 30, "--results", "OUT"), "shrink"),
-        (("pack", "START", "OUT"), "pack"),
+        (("prune", "START", "OUT", "--sparsity", 0.5), "compress", "load_checkpoint"),
+        (("quantize", "START", "OUT"), "compress", "load_checkpoint"),
+        (("shrink", "START", "OUT", "--max-kib", 30), "shrink", "load_stored"),
+        (("shrink", "START", "x", "--max-kib", 30, "--results", "OUT"), "shrink", "load_stored"),
+        (("pack", "START", "OUT"), "pack", "load_stored"),
+        (("scan", "START", "--out", "OUT.json"), "measure", "dense_point"),
+        (
+            ("allocate", "START", "--max-drop", 1, "--settings", "OUT"),
+            "allocate",
+            "measured_settings",
+        ),
+        (("front", "START", "OUT"), "front", "measured_settings"),
+        (("study", "OUT", "--seeds", "0"), "study", "run_study"),
     ],
 )
 def test_a_target_that_cannot_be_written_is_refused_before_any_work(
-    start, tmp_path, monkeypatch, words, loaders
+    start, tmp_path, monkeypatch, words, module, worker
 ):
     def work(*asked, **options):
         raise AssertionError("worked")
 
-    module = importlib.import_module(f"compression.cli.{loaders}")
-    for name in ("load_checkpoint", "load_stored"):
-        monkeypatch.setattr(module, name, work, raising=False)
-    out = tmp_path / "taken.safetensors"
+    monkeypatch.setattr(importlib.import_module(f"compression.cli.{module}"), worker, work)
+    out = tmp_path / ("taken.json" if "OUT.json" in words else "taken.safetensors")
     out.mkdir()
-    places = {"START": start, "OUT": out, "x.safetensors": tmp_path / "x.safetensors"}
+    places = {"START": start, "OUT": out, "OUT.json": out, "x": tmp_path / "x.safetensors"}
     done = CliRunner().invoke(app, [str(places.get(word, word)) for word in words])
     assert isinstance(done.exception, InputError), done.output
     assert str(out) in str(done.exception)
