@@ -6,6 +6,7 @@ Between the two markers in README.md stands what this prints; a test compares th
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -74,12 +75,21 @@ def _packed() -> list[str]:
             f"{result['packed_times_smaller']:.1f} x | {result['accuracy']:.2%} | "
             f"{lost:.2f} points of {result['dense_accuracy']:.2%} |"
         )
-    commands = ", ".join(
-        f"`{record['command']}` (on {machine_text(record['machine'])}, at commit "
-        f"{record['machine']['commit']})"
+    commands = "; ".join(
+        ", and on from that file by ".join(
+            f"`{step['command']}` (on {machine_text(step['machine'])}, at commit "
+            f"{step['machine']['commit']}: {accuracy:.2%})"
+            for step, accuracy in _cycles(record)
+        )
         for record in records.values()
     )
     return [*lines, "", f"By {commands}."]
+
+
+def _cycles(record: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
+    """The commands that made a packed file, oldest first, each with the accuracy after it."""
+    earlier = [(step, step["accuracy"]) for step in record.get("earlier", [])]
+    return [*earlier, (record, record["result"]["accuracy"])]
 
 
 def _fronts() -> list[str]:
