@@ -130,6 +130,14 @@ def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
     assert "No scan yet" in status and figure is None and "No scan yet" in table
 
 
+def test_long_steps_are_folded_behind_the_first_and_none_is_lost():
+    assert html.table(["Variant"], [["a|b; c"]]).count("<small>b; c</small>") == 1
+    long = ["first <step>", *(f"step {k} of many words" for k in range(6))]
+    shown = html.table(["Variant"], [[f"name|{'; '.join(long)}"]])
+    assert "<summary>first &lt;step&gt;; <u>6 more steps</u></summary>" in shown
+    assert f"<small>{'; '.join(long[1:])}</small></details>" in shown
+
+
 def test_no_two_series_are_drawn_alike():
     marks = [plots.marker_of(k, 8) for k in range(60)]
     assert len({(mark["color"], mark["symbol"]) for mark in marks}) == 60

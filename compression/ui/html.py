@@ -79,8 +79,12 @@ def note(text: str) -> str:
     return f'<div class="cx-note-box">{escape(text)}</div>'
 
 
+LONG_PRINT = 120  # characters of a cell's small print; longer makes the row taller than it helps
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A plain table that scrolls sideways on a narrow screen; cells may hold `main|small print`."""
+    """A plain table that scrolls sideways on a narrow screen; cells may hold `main|small print`,
+    of which `first; second; ...` is folded behind the first where it is long."""
     heads = "".join(f"<th>{_cell(text)}</th>" for text in head)
     body = "".join("<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in rows)
     return (
@@ -91,6 +95,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def _cell(text: str) -> str:
     main, _, small = text.partition("|")
+    first, *rest = small.split("; ")
+    if rest and len(small) > LONG_PRINT:
+        more = f"{len(rest)} more step{'s' * (len(rest) > 1)}"
+        return (
+            f"{escape(main)}<details><summary>{escape(first)}; <u>{more}</u></summary>"
+            f"<small>{escape('; '.join(rest))}</small></details>"
+        )
     return escape(main) + (f"<small>{escape(small)}</small>" if small else "")
 
 
