@@ -165,7 +165,7 @@ def test_a_training_longer_than_the_server_gives_is_refused(explorer):
     assert timing.checked_epochs(explorer, session, 20.0) == 20
     short = Explorer(longest_minutes=10)
     assert timing.checked_epochs(short, session, 6) == 6  # 6 x 45,000 x 96 / 46,000 s: 9.4 minutes
-    expected = r"10 minutes .* \(6 at most of resnet9-s on the full set\), got 7"
+    expected = r"10 min .* \(6 at most of resnet9-s on the full set\), got 7"
     with pytest.raises(InputError, match=expected):
         timing.checked_epochs(short, session, 7)
     with pytest.raises(InputError, match=r"\(none of resnet9-s on the full set\), got 1\."):

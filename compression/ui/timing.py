@@ -37,7 +37,7 @@ def checked_epochs(explorer: Explorer, session: Session, epochs: object) -> int:
         fitting = int(longest / one)
         here = f"{fitting} at most" if fitting else "none"
         raise InputError(
-            f"epochs must fit into the {longest:g} minutes that this server gives a training "
+            f"epochs must fit into the {longest:g} min that this server gives a training "
             f"({here} of {preset} on the {session.source} set), got {count}."
         )
     return count
