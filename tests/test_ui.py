@@ -1,4 +1,4 @@
-"""The page's handlers without a browser: uploads, tables, sessions, the store, pieces of HTML."""
+"""The page's handlers without a browser: tables, sessions, trainings, pieces of HTML."""
 
 import asyncio
 import dataclasses
@@ -174,16 +174,13 @@ def test_a_training_longer_than_the_server_gives_is_refused(explorer):
         Explorer(longest_minutes=0)
 
 
-@pytest.mark.parametrize(
-    ("train", "arguments"),
-    [(prune_steps.tune, (20,)), (quantize_steps.train, (20,))],
-)
-def test_each_training_of_the_page_asks_how_long_it_may_take(monkeypatch, train, arguments):
+@pytest.mark.parametrize("train", [prune_steps.tune, quantize_steps.train])
+def test_each_training_of_the_page_asks_how_long_it_may_take(monkeypatch, train):
     short = Explorer(longest_minutes=1)
     session = Session(short.key_of("resnet9-s/baseline", "sample"), pruned="p", quantized="q")
     monkeypatch.setattr(short, "variant", lambda key: None)
     with pytest.raises(InputError, match=r"\(9 at most of resnet9-s on the sample set\), got 20"):
-        next(train(short, session, *arguments))
+        next(train(short, session, 20))
 
 
 def test_a_goals_table_says_so_and_is_emptied_once_its_plan_is_gone(explorer):

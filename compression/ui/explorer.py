@@ -42,7 +42,11 @@ class DroppedError(InputError):
 
 
 class Explorer:
-    """Data, shipped checkpoints and the store of variants; safe to use from several threads."""
+    """Data, shipped checkpoints and the store of variants; safe to use from several threads.
+
+    longest_minutes: what a visitor's training may be guessed to take at most; None: no limit.
+    Raises InputError for a limit outside 1..10000 and a start that is no checkpoint.
+    """
 
     def __init__(
         self,
