@@ -153,6 +153,12 @@ def test_a_training_is_guessed_before_and_measured_while_it_runs(monkeypatch):
     assert "about 20 s: 3 times 3,000 images" in timing.guess("resnet9-s", "sample", 3)
     assert "about 2.1 h: 20 times 45,000 images" in timing.guess("resnet9", "full", 20)
     assert timing.guess("resnet9", "full", 21) == ""
+    assert "about 9 min: 6 times" in timing.guess("resnet9-s", "full", 6, 10)
+    long = timing.guess("resnet9-s", "full", 7, 10)
+    assert "7 epochs of resnet9-s on 45,000 images may take about 11 min; " in long
+    assert "this server gives a training 10 min. Choose 6 at most." in long
+    assert "1 epoch of resnet9 " in (none := timing.guess("resnet9", "full", 1, 1))
+    assert "Choose fewer images or a smaller model." in none
     seconds = iter([0.0, 1.0, 6.0])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(seconds))
     said = list(map(timing.Clock().left, (0.1, 0.2, 0.3)))
@@ -165,6 +171,8 @@ def test_a_training_longer_than_the_server_gives_is_refused(explorer):
     assert timing.checked_epochs(explorer, session, 20.0) == 20
     short = Explorer(longest_minutes=10)
     assert timing.checked_epochs(short, session, 6) == 6  # 6 x 45,000 x 96 / 46,000 s: 9.4 minutes
+    assert "Choose 6 at most." in timing.guess_of(short, session, 7)
+    assert "20 epochs of resnet9-s" in timing.first_guess(Explorer(longest_minutes=1), 20)
     expected = r"10 min .* \(6 at most of resnet9-s on the full set\), got 7"
     with pytest.raises(InputError, match=expected):
         timing.checked_epochs(short, session, 7)

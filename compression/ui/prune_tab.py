@@ -98,7 +98,7 @@ def build(
                 1, timing.MOST_EPOCHS, EPOCHS, step=1,
                 label="Fine-tuning epochs (passes over the images)",
             )  # fmt: skip
-            hint = gr.HTML(timing.guess(explorer.preset, explorer.source, EPOCHS))
+            hint = gr.HTML(timing.first_guess(explorer, EPOCHS))
             curve = gr.Plot(label="Fine-tuning", show_label=False, visible=False)
             layer = gr.Dropdown(names, value="conv4", label="Weights of layer")
             histogram = gr.Plot(label="Weights of the layer", show_label=False)

@@ -106,7 +106,7 @@ def build(
                 1, timing.MOST_EPOCHS, EPOCHS, step=1,
                 label="Training epochs (passes over the images)",
             )  # fmt: skip
-            hint = gr.HTML(timing.guess(explorer.preset, explorer.source, EPOCHS))
+            hint = gr.HTML(timing.first_guess(explorer, EPOCHS))
             with gr.Row():
                 train = gr.Button("Train the centroids", interactive=False, min_width=150)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)

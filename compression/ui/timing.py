@@ -32,9 +32,8 @@ def checked_epochs(explorer: Explorer, session: Session, epochs: object) -> int:
     training: there is one place for long work, and others wait for it."""
     count = whole("epochs", epochs, 1, MOST_EPOCHS)
     preset, longest = str(explorer.model(session.start).preset), explorer.longest_minutes
-    one = seconds_of(preset, session.source, 1) / 60
-    if longest is not None and count * one > longest:
-        fitting = int(longest / one)
+    fitting = epochs_within(longest, preset, session.source)
+    if count > fitting:
         here = f"{fitting} at most" if fitting else "none"
         raise InputError(
             f"epochs must fit into the {longest:g} min that this server gives a training "
@@ -43,13 +42,30 @@ def checked_epochs(explorer: Explorer, session: Session, epochs: object) -> int:
     return count
 
 
-def guess(preset: str, source: str, epochs: float) -> str:
-    """A line on what so many epochs may take; nothing for a number of epochs that cannot be."""
+def epochs_within(longest_minutes: float | None, preset: str, source: str) -> int:
+    """The most epochs that a server gives a training; all that can be chosen without a limit."""
+    if longest_minutes is None:
+        return MOST_EPOCHS
+    return min(MOST_EPOCHS, int(60 * longest_minutes / seconds_of(preset, source, 1)))
+
+
+def guess(preset: str, source: str, epochs: float, longest_minutes: float | None = None) -> str:
+    """A line on what so many epochs may take, or that the server does not give them so long;
+    nothing for a number of epochs that cannot be."""
     try:
         epochs = whole("epochs", epochs, 1, MOST_EPOCHS)
     except InputError:
         return ""
     seconds = seconds_of(preset, source, epochs)
+    fitting = epochs_within(longest_minutes, preset, source)
+    if epochs > fitting:
+        chosen = f"{epochs} epochs" if epochs > 1 else "1 epoch"
+        advice = f"{fitting} at most" if fitting else "fewer images or a smaller model"
+        return html.status(
+            f"{chosen} of {preset} on {TRAINING_IMAGES[source]:,} images may take about "
+            f"{duration(seconds)}; this server gives a training {longest_minutes:g} min. "
+            f"Choose {advice}."
+        )
     return html.status(
         f"This may take about {duration(seconds)}: {epochs} times {TRAINING_IMAGES[source]:,} "
         f"images of {preset}. A guess at the speed of two cores of a server; other computers, and "
@@ -57,9 +73,15 @@ def guess(preset: str, source: str, epochs: float) -> str:
     )
 
 
+def first_guess(explorer: Explorer, epochs: float) -> str:
+    """The line as a visit begins."""
+    return guess(explorer.preset, explorer.source, epochs, explorer.longest_minutes)
+
+
 def guess_of(explorer: Explorer, session: Session, epochs: float) -> str:
     """The line for a visit's dense model and images."""
-    return guess(str(explorer.model(session.start).preset), session.source, epochs)
+    preset = str(explorer.model(session.start).preset)
+    return guess(preset, session.source, epochs, explorer.longest_minutes)
 
 
 def keep_true(
