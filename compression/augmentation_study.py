@@ -67,7 +67,7 @@ def run_study(
     done: list[StudyRun] = []
     if path.is_file():
         done, content = load_study(path)
-        if content["config"] != asked:
+        if content.get("config") != asked:
             raise InputError(f"{path.name} must hold a study of the same config, got another one.")
     about = {"command": command, "config": asked}
     for seed in config.seeds:

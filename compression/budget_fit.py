@@ -35,7 +35,7 @@ def fit(
         try:
             found = make(aim)
         except InputError:
-            if best is None:
+            if tried is None:
                 raise
             break
         if found == tried:  # the aim moved too little for another one
@@ -50,7 +50,10 @@ def fit(
             break
         aim *= (budget if size > budget else (1 + _USED) / 2 * budget) / size
     if best is None:
-        raise InputError(f"max_bytes must be within reach of this model, got {round(budget):,}.")
+        raise InputError(
+            f"max_bytes must be within reach of this model, whose smallest file so made takes "
+            f"{size:,}, got {round(budget):,}."
+        )
     return best
 
 

@@ -135,9 +135,15 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         metadata = {key: json.loads(value) for key, value in raw.items() if key != "format"}
+        json.dumps(metadata, ensure_ascii=False).encode()  # ValueError: halves of characters
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number too long
         raise InputError(f"metadata of {path.name} must be JSON values, got text.") from error
     preset = metadata.get("preset")
+    if preset is None and "packed" in raw:
+        raise InputError(
+            f"{path.name} must be a checkpoint here, got a packed file: "
+            "`python -m compression unpack` makes a checkpoint of it."
+        )
     if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(
             f"metadata of {path.name} must name a preset ({', '.join(PRESETS)}), "

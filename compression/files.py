@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compression.inputs import InputError, shown
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,6 +35,19 @@ def without_folders(start: object) -> str:
         return text
     path, root = Path(text).resolve(), Path(__file__).resolve().parents[1]
     return path.relative_to(root).as_posix() if path.is_relative_to(root / "assets") else path.name
+
+
+def read_record(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file that this program wrote before; InputError for any other file."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path.name} must be a record {what}, got {shown(str(error))}."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path.name} must be a record {what}, got {shown(content)}.")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

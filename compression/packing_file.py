@@ -32,9 +32,20 @@ class PackedFormatError(InputError):
 
 
 def container_of(about: dict[str, Any], tensors: Tensors) -> bytes:
-    """The file's bytes; the same content gives the same ones."""
+    """The file's bytes; the same content gives the same ones.
+
+    Raises InputError for a description that `read_container` would refuse.
+    """
     entry = json.dumps({"version": VERSION} | about, separators=(",", ":"), sort_keys=True)
-    return signed(save({**tensors, _DIGEST: np.zeros(32, np.uint8)}, {_ENTRY: entry}))
+    _check_text(about)
+    content = save({**tensors, _DIGEST: np.zeros(32, np.uint8)}, {_ENTRY: entry})
+    length = int.from_bytes(content[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise InputError(
+            f"name and steps must fit into a header of {MAX_HEADER_BYTES // 2**10} KiB, "
+            f"got one of {length / 2**10:.0f} KiB."
+        )
+    return signed(content)
 
 
 def signed(content: bytes) -> bytes:
@@ -119,13 +130,21 @@ def _metadata(header: dict[str, Any]) -> dict[str, Any]:
     about = json.loads(header["__metadata__"][_ENTRY])
     if not isinstance(about, dict) or not isinstance(about.get("version"), int):
         raise ValueError("its metadata names no version")
-    json.dumps(about, ensure_ascii=False).encode()  # halves of characters are no text: ValueError
+    _check_text(about)
     if about["version"] != VERSION:
         raise PackedFormatError(
             f"A packed model must be of format version {VERSION}, got version "
             f"{shown(about['version'])}: it takes a later version of this program."
         )
     return about
+
+
+def _check_text(about: dict[str, Any]) -> None:
+    """Raise InputError for halves of characters, which are no text."""
+    try:
+        json.dumps(about, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError("name and steps must be text, got half of a character in it.") from error
 
 
 def _digest_place(header: dict[str, Any], content: bytes) -> int:

@@ -7,7 +7,6 @@ chosen on validation images; the test images only report.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from compression.compensation import quantize_compensated
 from compression.data import ImageSet
 from compression.files import write_json
 from compression.hardware import machine_record
-from compression.inputs import InputError
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
 from compression.packing import save_packed
 from compression.pruning import prune
@@ -30,7 +28,7 @@ from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import FINE_TUNE
 from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
-from compression.reproduction_inputs import check_shipped, sets_of
+from compression.reproduction_inputs import check_shipped, content_of, sets_of
 from compression.reproduction_table import markdown
 from compression.resnet9 import prunable_layers
 from compression.runs import average_checkpoints, train_checkpoint
@@ -60,19 +58,8 @@ class Reproduction:
         self.config, self.folder, self.notify = config, folder, notify
         folder.mkdir(parents=True, exist_ok=True)
         self._results = folder / "results.json"
-        asked = json.loads(json.dumps(dataclasses.asdict(config)))
-        self.content: dict[str, Any] = {
-            "command": command, "config": asked, "machine": machine_record(), "rows": []
-        }  # fmt: skip
-        if self._results.is_file():
-            self.content = json.loads(self._results.read_text())
-            if self.content["config"] != asked:
-                raise InputError(
-                    f"{folder} must hold a run of the same config, got another one: choose an "
-                    "empty folder."
-                )
-        elif any(folder.glob("*.safetensors")):
-            raise InputError(f"{folder} must be empty or hold a run, got checkpoints of another.")
+        self._machine = machine_record()
+        self.content = content_of(self._results, config, command, self._machine)
         self._started = time.perf_counter() - self.content.get("seconds", 0.0)
         self.sets = sets_of(config, data)
         self.content["images"] = {split: len(images) for split, images in self.sets.items()}
@@ -154,9 +141,12 @@ class Reproduction:
         path.parent.mkdir(exist_ok=True)
         parts = QuantizedModel(model, layers, masks)
         info = save_packed(StoredModel(name, tuple(steps), parts), path)
-        row = row_of(variant_of(load_stored(path), self.sets["test"], name=name))
+        measured = variant_of(load_stored(path), self.sets["test"], name=name)
+        row: dict[str, Any] = {**row_of(measured)}
         row |= {"packed_bytes": info.total_bytes, "file": f"packed/{path.name}"}
         row |= {"seconds": round(time.perf_counter() - started, 1)}
+        if self._machine != self.content["machine"]:  # gone on with elsewhere, or by later code
+            row["machine"] = self._machine
         self.content["rows"].append(row)
         self._write()
         self._resume(name).unlink(missing_ok=True)

@@ -1,8 +1,13 @@
-"""What a reproduction of the course report takes in: images, and the checkpoints that it names."""
+"""What a reproduction of the course report takes in: images, the checkpoints that it names, and
+what an earlier go at it left in its folder."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from compression.data import SPLITS, ImageSet, load_cifar10
+from compression.files import read_record
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.reproduction_config import ReproductionConfig
@@ -20,6 +25,25 @@ def sets_of(config: ReproductionConfig, data: Path | None) -> dict[str, ImageSet
         "test": config.test_images,
     }
     return {split: load_cifar10(split, config.source, data).head(wanted[split]) for split in SPLITS}
+
+
+def content_of(
+    results: Path, config: ReproductionConfig, command: str, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """What the file of results holds, to be gone on with, or that of a new run; command, machine:
+    of a new one. Raises InputError where the folder holds anything else."""
+    folder, asked = results.parent, json.loads(json.dumps(asdict(config)))
+    if results.is_file():
+        content = read_record(results, "of a reproduction")
+        if content.get("config") != asked:
+            raise InputError(
+                f"{folder} must hold a run of the same config, got another one: choose an "
+                "empty folder."
+            )
+        return content
+    if any(folder.glob("*.safetensors")):
+        raise InputError(f"{folder} must be empty or hold a run, got checkpoints of another.")
+    return {"command": command, "config": asked, "machine": machine, "rows": []}
 
 
 def check_shipped(config: ReproductionConfig) -> None:

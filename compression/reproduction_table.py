@@ -21,8 +21,10 @@ def markdown(content: dict[str, Any]) -> str:
     config = content["config"]
     images = content.get("images", {}).get("train", config["train_images"])
     lasted = f", in {content['seconds'] / 60:.1f} minutes" if "seconds" in content else ""
+    records = [content["machine"], *(row["machine"] for row in content["rows"] if "machine" in row)]
+    machines = "; ".join(dict.fromkeys(map(machine_text, records)))
     lines = [
-        f"By `{content['command']}`, on {machine_text(content['machine'])}{lasted}: "
+        f"By `{content['command']}`, on {machines}{lasted}: "
         f"{config['preset']}, "
         f"{images:,} training images, epochs of fine-tuning "
         f"{config['fine_tune_epochs']}, of centroids {config['centroid_epochs']}"

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from compression.checkpoint import save_shards
+from compression.checkpoint import Checkpoint, save_shards
 from compression.data import ImageSet
 from compression.ensemble import as_one
 from compression.evaluation import evaluate
@@ -94,14 +94,15 @@ def average_checkpoints(
     model = recalibrate_batch_norm(mean.eval(), sets["train"].images[:images])
     assert isinstance(model, ResNet9)
     validation = sets["validation"]
-    record = dict(loaded[-1].metadata) | {
+    own = ("precision", "sharded")  # of a file in half precision, which the mean is not
+    record = {key: value for key, value in loaded[-1].metadata.items() if key not in own} | {
         "averaged": [str(checkpoint.metadata.get("command", "")) for checkpoint in loaded],
         "command": " ".join(
             ["python -m compression average", out.name, *map(without_folders, starts)]
             + ["--source", sets["train"].source]
         ),
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
-        **_on_test(model, sets["test"]),
+        **_measured_anew(record_of=loaded[-1], model=model, test_set=sets["test"]),
     }
     save_checkpoint(model, out, record)
     return record
@@ -121,9 +122,10 @@ def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[s
     validation = sets["validation"]
     record = dict(loaded.metadata) | {
         "precision": "float16",
-        "sharded": f"python -m compression shard {without_folders(start)} {out.name}",
+        "sharded": f"python -m compression shard {without_folders(start)} {out.name} "
+        f"--source {validation.source}",
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
-        **_on_test(model, sets["test"]),
+        **_measured_anew(record_of=loaded, model=model, test_set=sets["test"]),
     }
     save_shards(model, out, record)
     return record
@@ -175,6 +177,12 @@ def _outcome(
         "validation_accuracy": result.best_accuracy,
         **_on_test(result.best_model, test_set),
     }
+
+
+def _measured_anew(record_of: Checkpoint, model: nn.Module, test_set: ImageSet) -> dict[str, Any]:
+    """What replaces a record's accuracy on the test images, and how many those were."""
+    data = record_of.metadata.get("data", {})
+    return {"data": {**data, "test": len(test_set)}, **_on_test(model, test_set)}
 
 
 def _on_test(model: nn.Module, test_set: ImageSet) -> dict[str, Any]:

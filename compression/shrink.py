@@ -8,7 +8,6 @@ kept is chosen on validation images. Left out: removing whole channels.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from compression.data import ImageSet
 from compression.ensemble import as_one
 from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
-from compression.files import write_json
+from compression.files import read_record, write_json
 from compression.inference import count_correct
 from compression.inputs import InputError, real, whole
 from compression.packing import description_bytes
@@ -70,6 +69,9 @@ class ShrinkConfig:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
         whole("epochs", self.epochs, 0, 1000)
         real("learning_rate", self.learning_rate, 0, 100)
+        if self.conv_learning_rate is not None:
+            real("conv_learning_rate", self.conv_learning_rate, 0, 100)
+        real("centroid_lr", self.centroid_lr, 1e-9, 100)
         real("shrinking", self.shrinking, 0, 1)
         real("first_ratio", self.first_ratio, 1, 1000)
         real("worth_power", self.worth_power, 0, 1)
@@ -120,7 +122,7 @@ def shrink(
     sets: the splits `train` and `validation`; start: what an earlier run made of `dense`, to go on
     from; teachers: the mean of whose answers is learned, by default those of `dense`. folder: keeps
     the state of the training and what it gave, so that a run that was killed goes on from there.
-    Raises InputError for a size out of reach, for a start of another network or without epochs that
+    Raises InputError for a size out of reach, for a start of other layers or without epochs that
     would go on from it, and for a folder of another run.
     """
     if start and not config.epochs:
@@ -147,17 +149,18 @@ def _steps(
 ) -> list[str]:
     """What is done, in words."""
     steps = [] if config.epochs else ["quantized at one price of bits"]
+    names = " and a ".join(teacher.preset for teacher in teachers)
+    source = f" from a {names}" if names else ""
     if config.compensate or not config.epochs:
         few = min(images, config.compensation_images)
         steps.append(f"rounding errors made up for on {few} images")
     if config.epochs:
-        names = " and a ".join(teacher.preset for teacher in teachers)
-        source = f" from a {names}" if names else ""
         steps.append(f"{config.epochs} epochs of distillation{source} through the rounding")
     steps.append(f"at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros")
     steps.append("batch norm recalibrated where that was better on validation")
     if config.centroid_epochs:
-        text = f"{config.centroid_epochs} epochs of centroid distillation, best on validation"
+        said = "" if config.epochs else source  # once is enough
+        text = f"{config.centroid_epochs} epochs of centroid distillation{said}, best on validation"
         steps.append(text)
     return steps
 
@@ -200,7 +203,7 @@ class _Run:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(about, identity)
             return False
-        if json.loads(about.read_text()) != identity:
+        if read_record(about, "of a run of shrink") != identity:
             raise InputError(
                 f"{folder.name} must be the folder of this run, got one of other settings or "
                 "another start: remove it to begin anew."

@@ -234,6 +234,15 @@ def test_a_budget_out_of_reach_or_beyond_need_is_met_as_well_as_it_can(baseline,
     large = allocate(table, max_bytes=600_000)
     with pytest.raises(InputError, match="max_bytes must be within reach .* got 500,000"):
         fit(baseline, 500_000, lambda aim: large)
+
+    def no_lower(aim):  # the user's 500,000 are within what is predicted, not within what is made
+        if aim < 500_000:
+            raise InputError(f"max_bytes must be at least 499,000, got {aim}.")
+        return large
+
+    made = f"takes {fit(baseline, 700_000, lambda aim: large)[1]:,}, got 500,000"
+    with pytest.raises(InputError, match=f"max_bytes must be within reach .* {made}"):
+        fit(baseline, 500_000, no_lower)
     with pytest.raises(InputError, match="max_bytes must be at least .* got 9,000"):
         fit(baseline, 9_000, lambda aim: allocate(table, max_bytes=aim))
     found, size = fit(baseline, 9_000_000, lambda aim: allocate(table, max_bytes=aim))

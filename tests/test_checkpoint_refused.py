@@ -214,8 +214,8 @@ def test_a_missing_or_odd_preset_is_refused(whole, path, metadata, got):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "text", "{", "resnet9-s", "[" * 100_000, '{"a":' * 100_000, "9" * 5000],
-    ids=["empty", "text", "open", "bare", "deep list", "deep object", "long number"],
+    ["", "text", "{", "resnet9-s", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, '"\\ud800"'],
+    ids="empty,text,open,bare,deep list,deep object,long number,half character".split(","),
 )
 def test_metadata_that_is_no_json_is_refused(whole, path, value):
     for metadata in ({"preset": value}, {"preset": '"resnet9-s"', "curves": value}):

@@ -11,7 +11,8 @@ from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import load_checkpoint, prunable_layers
-from compression.packing import load_packed
+from compression.packing import load_packed, save_packed
+from compression.stored import StoredModel, load_stored
 
 
 def run(*words):
@@ -40,6 +41,28 @@ def test_a_model_goes_into_a_file_and_out_again(tmp_path):
         assert (shown["correct"], shown["images"]) == (found.correct, 50)
         assert shown["accuracy"] == found.accuracy
         assert shown["loss"] == pytest.approx(found.loss, rel=1e-4)
+
+
+def test_what_a_file_cannot_hold_or_be_is_said_before_it_is_written(tmp_path):
+    packed = tmp_path / "p.safetensors"
+    save_packed(load_stored("resnet9-s/baseline"), packed)
+    before = packed.read_bytes()
+    for words, said in (
+        (("pack", "resnet9-s/baseline", tmp_path / "caf\udce9.safetensors"), "name must be text"),
+        (("unpack", packed, tmp_path), "checkpoint must be a file NAME.safetensors"),
+        (("unpack", packed, tmp_path / "x.txt"), "checkpoint must be a file NAME.safetensors"),
+        (("prune", packed, tmp_path / "x.safetensors", "--sparsity", 0.5), "got a packed file"),
+    ):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert isinstance(done.exception, InputError) and said in str(done.exception)
+    for steps, said in (
+        (("\udce9",), "name and steps must be text"),
+        (("\u4e00" * 160,) * 70, "fit into a header of 64 KiB, got one of"),
+    ):
+        with pytest.raises(InputError, match=said):
+            save_packed(StoredModel("x", steps, load_stored(packed).parts), packed)
+    assert packed.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
 
 
 def test_a_checkpoint_that_is_quantized_already_is_packed_as_it_is(tmp_path):

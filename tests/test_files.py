@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from compression.files import replacing, without_folders, write_json
+from compression.files import read_record, replacing, without_folders, write_json
+from compression.inputs import InputError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -23,6 +24,16 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
     write_json(path, [2])
     assert json.loads(path.read_text()) == [2]
     assert [found.name for found in path.parent.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "[" * 100_000])
+def test_a_record_is_an_object_of_json(content, tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    assert read_record(path, "of x") == {"a": 1}
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"^x\.json must be a record of x, got .*\.$"):
+        read_record(path, "of x")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The recorded front on the page: what it says of our way and of its predictions."""
 
+import dataclasses
+
 import pytest
 
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
@@ -25,6 +27,14 @@ def test_the_remark_counts_the_sizes_that_ours_wins():
     assert "entropy-constrained it is on or above every other way at 1 of 2. Over 1 sizes" in text
     assert "drawn at random the predicted drop was off by 1.00 points on average (at most 1" in text
     assert "Over 2 evenly spaced sizes the predicted drop was off by 0.00 points" in text
+    assert "above the size asked for" not in text
+
+
+def test_the_remark_says_by_how_much_compensated_files_are_too_large():
+    large = dataclasses.replace(point(COMPENSATED, 100_000, 900), packed_bytes=101_230)
+    small = dataclasses.replace(large, packed_bytes=99_000)
+    text = remark([*POINTS, large, small], dense_correct=900)
+    assert text.endswith("files of measured damage came out up to 1.2 % above the size asked for.")
 
 
 def test_a_size_without_a_rival_is_no_win():

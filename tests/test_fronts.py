@@ -271,6 +271,9 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
     assert about["command"].endswith("--seed 0 --source sample --images 512")
     assert about["settings"]["command"].startswith("python -m compression allocate resnet9-s/base")
+    asked_of = [*asked, "--settings", "s.json", "--images", "100"]
+    assert CliRunner().invoke(app, asked_of).exit_code == 0  # the same settings, from a file
+    assert load_front(out)[1]["command"].endswith("sample --settings s.json --images 100")
     save_front(out, found, 1, 1, about | {"images": about["images"] | {"test": 10_000}})
     other = CliRunner().invoke(app, asked)
     assert "must hold the same run or not exist" in str(other.exception)

@@ -1,6 +1,7 @@
 """The README says what the recorded results say, and its commands are those that exist."""
 
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def test_the_commands_exist():
     assert named and named <= known
 
 
+def test_each_command_answers_in_json_as_is_said():
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert "json_output" in inspect.signature(command.callback).parameters, command.name
+
+
 def test_pictures_and_front_matter_are_there():
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path
@@ -33,3 +40,5 @@ def test_pictures_and_front_matter_are_there():
     pinned = re.search(r"gradio==(\S+)", (ROOT / "requirements.txt").read_text())
     assert pinned is not None and f"sdk_version: {pinned[1]}" in front
     assert "app_file: app.py" in front
+    needed = re.search(r'requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert needed is not None and f'python_version: "{needed[1]}"' in front

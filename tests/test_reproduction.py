@@ -9,9 +9,11 @@ from typer.testing import CliRunner
 
 from compression import reproduction
 from compression.__main__ import app
+from compression.hardware import machine_record
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
+from compression.recorded_machine import machine_text
 from compression.reproduction import Reproduction
 from compression.reproduction_config import ReproductionConfig, load_config
 from compression.reproduction_table import markdown
@@ -51,11 +53,17 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
     lasted = content["seconds"]
     assert lasted > sum(row["seconds"] for row in rows) > 0
 
-    content["rows"] = rows[:5]  # as if it had been killed after five rows
+    assert not any("machine" in row for row in rows)
+    content["rows"] = rows[:5]  # as if it had been killed after five rows, on another machine
+    content["machine"] = content["machine"] | {"processor": "another", "commit": "0"}
     (tmp_path / "run" / "results.json").write_text(json.dumps(content))
     again = Reproduction(config, tmp_path / "run").run()
     assert [row["variant"] for row in again] == names
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
+    assert [row.get("machine") for row in again] == [None] * 5 + [machine_record()] * 15
+    told = (tmp_path / "run" / "results.md").read_text()
+    first, then = machine_text(content["machine"]), machine_text(machine_record())
+    assert f"on {first}; {then}, in " in told and first.startswith("another")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seconds"] > lasted
 
 
@@ -122,6 +130,9 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     Reproduction(ReproductionConfig(**TINY), tmp_path)  # has done nothing yet
     with pytest.raises(InputError, match="must hold a run of the same config"):
         Reproduction(ReproductionConfig(**TINY | {"seed": 5}), tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="must hold a run of the same config"):
+        Reproduction(ReproductionConfig(**TINY), tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "gridmask-1.safetensors").touch()
     with pytest.raises(InputError, match="must be empty or hold a run, got checkpoints of another"):

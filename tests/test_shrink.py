@@ -248,8 +248,13 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     again = json.loads((tmp_path / "r.json").read_text())
     assert again["command"].endswith(" --start small.safetensors")
     earlier = {"command": recorded["command"], "machine": recorded["machine"]}
-    assert again["earlier"] == [earlier | {"accuracy": recorded["result"]["accuracy"]}]
+    earlier |= {key: recorded["result"][key] for key in ("accuracy", "packed_bytes")}
+    assert again["earlier"] == [earlier]
     assert again["result"]["steps"].startswith(recorded["result"]["steps"])
+    words[words.index("--centroid-epochs") + 1] = "1"  # the same once more, and its levels too
+    done = CliRunner().invoke(app, [*words, "--start", str(out)])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "r.json").read_text())["earlier"] == [earlier]
     (tmp_path / "r.json").write_text("{}")
     done = CliRunner().invoke(app, [*words, "--start", str(out)])
     assert done.exit_code and "r.json must be a result of shrink or not exist" in str(
@@ -262,12 +267,12 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     [
         ({"max_bytes": 0}, "max_bytes must be a number from 1"),
         ({"max_bytes": 1e5, "epochs": -1}, "epochs must be a whole number"),
-        ({"max_bytes": 1e5, "conv_learning_rate": -1}, "sgd_conv_lr must be a number"),
+        ({"max_bytes": 1e5, "conv_learning_rate": -1}, "^conv_learning_rate must be a number"),
         ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
         ({"max_bytes": 1e5, "epochs": 0, "draws": 3}, "draws must be left at 0 without epochs"),
         ({"max_bytes": 1e5, "epochs": 0, "worth_power": 0.0}, "worth_power must be left at 0.75"),
-        ({"max_bytes": 1e5, "centroid_lr": 0}, "learning_rate must be a number from 1e-09"),
+        ({"max_bytes": 1e5, "centroid_lr": 0}, "^centroid_lr must be a number from 1e-09"),
     ],
 )
 def test_bad_settings_are_said(options, text):

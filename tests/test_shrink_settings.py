@@ -118,3 +118,5 @@ def test_the_best_levels_are_kept_and_learn_from_the_teacher(
     assert asked["teacher"] is (teachers[0] if taught else tiny_network)
     recipe = asked["recipe"]
     assert (recipe.epochs, recipe.learning_rate, recipe.seed) == (2, 0.1, 5)
+    source = " from a tiny" if taught else ""
+    assert small.steps[-1] == f"2 epochs of centroid distillation{source}, best on validation"

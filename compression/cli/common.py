@@ -78,6 +78,10 @@ def parse_pairs(name: str, pairs: list[str]) -> dict[str, float]:
 
 def check_packed_name(out: Path) -> None:
     """Raise InputError unless a packed file may be written there under this name."""
+    try:
+        out.name.encode()  # the name goes into the file, as text
+    except UnicodeEncodeError as error:
+        raise InputError(f"The packed file's name must be text, got {shown(out.name)}.") from error
     if out.suffix != ".safetensors":
         raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")
     check_target(out)

@@ -47,7 +47,8 @@ def front_command(
     check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     command += f"--seed {seed} --source {sets['test'].source} "
-    command += f"--settings {without_folders(settings)}" if settings else f"--images {images}"
+    command += f"--settings {without_folders(settings)} " if settings else ""
+    command += f"--images {images}"  # which counts where there is no file of settings yet
     measured = measured_settings(checkpoint, settings, images, source, data, command)
     about = {
         "model": name,
@@ -78,7 +79,7 @@ def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
     if not out.is_file():
         return [], None
     points, content = load_front(out)
-    other = any(content.get(key) != about[key] for key in ("weights", "config", "command"))
+    other = any(content.get(key) != about[key] for key in ("weights", "config"))
     other |= content.get("images", about["images"]) != about["images"]
     if other or content.get("settings", {}).get("content") != about["settings"]["content"]:
         raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")

@@ -6,7 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from compression.cli.common import JsonOption, check_packed_name, show
+from compression.cli.common import (
+    JsonOption,
+    check_checkpoint_target,
+    check_packed_name,
+    show,
+)
 from compression.model import ResNet9, save_checkpoint
 from compression.packing import PackedInfo, inspect_packed, load_packed_parts, save_packed
 from compression.quantization import quantize
@@ -41,6 +46,7 @@ def unpack_command(
     json_output: JsonOption = False,
 ) -> None:
     """Write a packed model as a plain checkpoint in float32."""
+    check_checkpoint_target(out)
     parts, about = load_packed_parts(packed)
     widths = {name: layer.bits for name, layer in parts.layers.items()}
     assert isinstance(parts.model, ResNet9)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compression.cli.common import DataOption
+from compression.cli.common import DataOption, JsonOption
 from compression.files import without_folders
 from compression.inputs import InputError
 from compression.reproduction import Reproduction
@@ -23,6 +23,7 @@ def reproduce_command(
         bool, typer.Option("--quick", help="Minutes: bundled sample, shipped checkpoints.")
     ] = False,
     data: DataOption = None,
+    json_output: JsonOption = False,
 ) -> None:
     """Train, scan, prune, fine-tune, quantize, train the centroids, pack and measure.
 
@@ -42,4 +43,5 @@ def reproduce_command(
         notify=lambda text: typer.echo(text, err=True),
     )
     run.run()
-    typer.echo((folder / "results.md").read_text(), nl=False)
+    written = folder / ("results.json" if json_output else "results.md")
+    typer.echo(written.read_text(), nl=False)

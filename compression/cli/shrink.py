@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from compression.cli.common import (
@@ -82,7 +83,8 @@ def shrink_command(
     check_packed_name(out)
     if results is not None:
         check_target(results)
-    machine = machine_record()  # of the code that runs, whatever is committed meanwhile
+    on = None if epochs or centroid_epochs else torch.device("cpu")  # where nothing is trained
+    machine = machine_record(on)  # of the code that runs, whatever is committed meanwhile
     config = ShrinkConfig(
         1024 * real("max_kib", max_kib, 1, 2**20, "KiB"),
         epochs=epochs,
@@ -143,17 +145,20 @@ def shrink_command(
 
 
 def _earlier(results: Path, start: Path) -> list[dict[str, Any]]:
-    """How the start was made, oldest first, where the file to be written anew is its record; looked
-    at before hours of training. Raises InputError for a file that is no such record."""
+    """How the start was made, oldest first, where the file to be written anew has it: as what it
+    is the record of, or, where it tells of a cycle on from there, before that. Looked at before
+    hours of training. Raises InputError for a file that is no such record."""
     if not (results.is_file() and start.is_file()):
         return []
     try:
         before = json.loads(results.read_text())
         made = {key: before[key] for key in ("command", "machine")}
-        made["accuracy"] = before["result"]["accuracy"]
-        its_own = before["result"]["packed_bytes"] == start.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        made |= {key: before["result"][key] for key in ("accuracy", "packed_bytes")}
+        steps = [*before.get("earlier", []), made]
+        sizes = [step.get("packed_bytes") for step in steps]
+        size = start.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{results.name} must be a result of shrink or not exist, got {shown(str(error))}."
         ) from error
-    return [*before.get("earlier", []), made] if its_own else []
+    return steps[: len(sizes) - sizes[::-1].index(size)] if size in sizes else []

@@ -31,9 +31,14 @@ HEAD = [
     "By formula|in full, and the report's",
     "MACs|an image",
     "Non-zeros|of parameters",
-    "Batch 1|p10 to p90",
-    "Batch 256|p10 to p90",
+    "Latency|1 image",
+    "Latency|256 images",
 ]
+WORDS = (
+    "F1 and recall are means over the ten classes, each counted alike (macro). Latency is the "
+    "median of many rounds for that many images at once; under it the times that the fastest tenth "
+    "of the rounds and nine tenths of them stay below (p10 to p90)."
+)
 TIMING = "Timing"  # what the status begins with while latency is measured
 CLEARED = "Cleared: this tab, Prune and Quantize are as at the beginning."
 
@@ -168,7 +173,7 @@ def clear(session: Session, cleared: int) -> tuple[Session, int, str]:
 def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
     """Latency of all variants in turn, into the visitor's session, then the whole tab anew."""
     found = variants_of(explorer, session)
-    text = f"{TIMING} {len(found)} variants in turn, batch 1 and batch 256 ..."
+    text = f"{TIMING} {len(found)} variants in turn, 1 image and 256 images at a time ..."
     yield gr.skip(), html.status(text, 0.2), *[gr.skip()] * 4
     measured = compression.measure_latency({key: found[key].model for key in found})
     session = session.with_latency(measured)
@@ -192,6 +197,7 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
         empty = gr.Button("Clear my variants", min_width=120)
     status = gr.HTML(elem_id="compare-status")
     table = gr.HTML(html.empty("Measuring the shipped models ..."), elem_id="compare-table")
+    gr.HTML(f'<p class="cx-lead">{WORDS}</p>')
     with gr.Row():
         sizes = gr.Plot(show_label=False, min_width=320)
         classes = gr.Plot(show_label=False, min_width=320)

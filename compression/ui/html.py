@@ -124,13 +124,20 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes} bytes"
 
 
-def accuracy_card(now: "Variant", before: "Variant") -> Card:
-    """Test accuracy with its interval, and the difference to another variant."""
+def accuracy_card(now: "Variant", before: "Variant | None") -> Card:
+    """Test accuracy with its interval, and the difference to another variant, where the server
+    still has that."""
+    interval = (
+        f"95 % interval {now.evaluation.low:.1%} to {now.evaluation.high:.1%}, "
+        f"{now.evaluation.total:,} images"
+    )
+    accuracy = percent(now.evaluation.accuracy)
+    if before is None:
+        return Card("Test accuracy", accuracy, interval)
     difference = now.evaluation.accuracy - before.evaluation.accuracy
     return Card(
         "Test accuracy",
-        percent(now.evaluation.accuracy),
-        f"{points(difference)} against {before.name}; 95 % interval "
-        f"{now.evaluation.low:.1%} to {now.evaluation.high:.1%}, {now.evaluation.total:,} images",
+        accuracy,
+        f"{points(difference)} against {before.name}; {interval}",
         "good" if difference > -0.005 else "bad" if difference < -0.02 else "",
     )

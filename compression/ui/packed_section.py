@@ -25,15 +25,15 @@ LEAD = (
     "The server keeps it for an hour."
 )
 EMPTY = "No file yet. Prune or quantize a model, then press the button."
-Answer = tuple[Any, Any, Any, Any]
+Answer = tuple[Any, Any, Any, Any, Any]
 
 
 def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
-    """Pack the latest quantized model, else the pruned one: cards, both figures, the file.
+    """Pack what was made last, pruned or quantized: cards, both figures, the file, and whose it is.
 
     The folder goes once Gradio has its own copy of the file, which it sweeps.
     """
-    key = session.quantized or session.pruned
+    key = session.latest
     if key is None:
         raise InputError("A pruned or quantized model is expected first, got none.")
     variant = explorer.variant(key)
@@ -51,6 +51,7 @@ def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
             gr.update(value=size_plots.size_ladder(info), visible=True),
             gr.update(value=size_plots.layer_bytes(info), visible=True),
             file,
+            key,
         )
 
 
@@ -80,7 +81,14 @@ def nothing() -> Answer:
     """The section for another dense model."""
     hidden = gr.update(value=None, visible=False)
     button = gr.update(value=None, interactive=False, label="Download the file")
-    return html.empty(EMPTY), hidden, hidden, button
+    return html.empty(EMPTY), hidden, hidden, button, None
+
+
+def still(session: Session, held: str | None) -> Answer:
+    """The section as it is, unless another model has been made since its file."""
+    if held in (None, session.latest):
+        return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+    return nothing()
 
 
 def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.State) -> None:
@@ -95,12 +103,12 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.St
         ladder = gr.Plot(label="Ways to store it", show_label=False, visible=False, min_width=320)
         layers = gr.Plot(label="By layer", show_label=False, visible=False, min_width=320)
 
-    outputs = [cards, ladder, layers, file]
+    held = gr.State(None)  # the key of the model in the file
+    outputs = [cards, ladder, layers, file, held]
     press.click(
         bound(make_file, explorer), session, outputs, api_name="pack",
         show_progress="minimal", show_progress_on=cards, **WORK,
     )  # fmt: skip
-    gr.on(
-        [start.change, cleared.change], nothing, None, outputs,
-        api_visibility="private", show_progress="hidden",
-    )  # fmt: skip
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    gr.on([start.change, cleared.change], nothing, None, outputs, **quiet)
+    session.change(still, [session, held], outputs, **quiet)

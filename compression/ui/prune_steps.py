@@ -184,10 +184,10 @@ def result(explorer: Explorer, session: Session) -> str:
     """Cards of the pruned model beside the dense one."""
     if session.pruned is None:
         return html.empty(EMPTY)
-    start, now = explorer.variant(session.start), explorer.variant(session.pruned)
+    now = explorer.variant(session.pruned)
     return html.cards(
         [
-            html.accuracy_card(now, start),
+            html.accuracy_card(now, explorer.find(session.start)),
             html.Card("Zeros", _zeros(now), "of the weights of convolutions and linear layers"),
             html.Card(
                 "Size, counted in full",
@@ -215,8 +215,8 @@ def _zeros(variant: "Variant") -> str:
 
 
 def show_histogram(explorer: Explorer, session: Session, layer: str) -> Any:
-    """The layer's weights in the dense model, as cut, and after recovery, as far as the server
-    still has these."""
+    """The layer's weights in the dense model, as cut, and after recovery, where that moved them;
+    as far as the server still has these."""
     stages = {"dense": explorer.variant(session.start)}
     recovered = session.pruned if session.pruned != session.cut else None
     for stage, key in (("pruned", session.cut), ("recovered", recovered)):
@@ -227,6 +227,9 @@ def show_histogram(explorer: Explorer, session: Session, layer: str) -> Any:
     for stage, variant in stages.items():
         layers = compression.prunable_layers(variant.model)
         weights[stage] = layers[choice("layer", layer, layers)].weight.detach()
+    if "pruned" in weights and "recovered" in weights:
+        if weights["recovered"].equal(weights["pruned"]):  # recalibration moves no weight
+            del weights["recovered"]
     span = max(weight.abs().max().item() for weight in weights.values())
     mask = stages["pruned"].masks.get(layer) if "pruned" in stages else None
     threshold = compression.threshold_of(weights["dense"], mask) if mask is not None else None

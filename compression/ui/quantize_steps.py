@@ -221,7 +221,7 @@ def result(explorer: Explorer, session: Session) -> str:
     """Cards of the quantized model: accuracy, and its sizes by each way of counting."""
     if session.quantized is None or session.unquantized is None:
         return html.empty(EMPTY)
-    now, before = explorer.variant(session.quantized), explorer.variant(session.unquantized)
+    now, before = explorer.variant(session.quantized), _unquantized(explorer, session)
     counted, report = now.size.stored_bytes, now.size.report_quantized_bytes or 0
     return html.cards(
         [
@@ -258,9 +258,17 @@ def _foretold(session: Session, now: "Variant") -> list[html.Card]:
     return [html.Card("Predicted by the goal", html.percent(plan.accuracy), note)]
 
 
+def _unquantized(explorer: Explorer, session: Session) -> "Variant | None":
+    """What the quantized model was made of; the dense one where there is none, or it was dropped to
+    make room; None where both were: a training that has ended is not to be lost for that."""
+    found = explorer.find(session.unquantized) if session.unquantized else None
+    return found or explorer.find(session.start)
+
+
 def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:
     """A layer's weights before quantization; the codebook drawn over them, once there is one."""
-    layers = compression.prunable_layers(explorer.model(session.unquantized or session.start))
+    before = _unquantized(explorer, session) or explorer.variant(session.start)
+    layers = compression.prunable_layers(before.model)
     weight = layers[choice("layer", layer, layers)].weight.detach()
     histogram = compression.weight_histogram(weight)
     found = explorer.variant(session.quantized).layers if session.quantized else {}
@@ -276,4 +284,5 @@ def fresh(explorer: Explorer, session: Session) -> tuple[Any, ...]:
     rows = empty_overrides(explorer, session)
     names = [row[0] for row in rows]
     layer = gr.update(choices=names, value=names[0])
-    return rows, layer, result(explorer, session), "", NO_CURVE, gr.update(interactive=False)
+    cards, train = result(explorer, session), gr.update(interactive=False)
+    return rows, layer, cards, "", NO_CURVE, train, SOURCES[0]

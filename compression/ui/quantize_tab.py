@@ -163,8 +163,8 @@ def build(
     session.change(bound(drop_bits, explorer), [session, filled], widths, **PRIVATE)
     gr.on(
         [start.change, cleared.change],
-        bound(steps.fresh, explorer), session, [overrides, layer, cards, status, curve, train],
-        **PRIVATE,
+        bound(steps.fresh, explorer), session,
+        [overrides, layer, cards, status, curve, train, source], **PRIVATE,
     )  # fmt: skip
     timing.keep_true(hint, explorer, session, start, epochs)
     start.change(bound(Explorer.suggested_kib, explorer), session, budget, **PRIVATE)

@@ -32,6 +32,12 @@ class Session:
     plan: "Plan | None" = None
     latency: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def latest(self) -> str | None:
+        """The newer one of the pruned and the quantized variant; None where there is neither."""
+        keys = [key for key in (self.pruned, self.quantized) if key is not None]
+        return max(keys, key=self.made.index, default=None)
+
     def with_start(self, key: str) -> "Session":
         """Another dense model; what was made from the one before stays in the comparison."""
         return Session(key, self.source, made=self.made, latency=self.latency)

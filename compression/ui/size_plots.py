@@ -38,7 +38,7 @@ def size_ladder(info: "PackedInfo") -> go.Figure:
         )  # fmt: skip
     smallest = min(rung.size_bytes for rung in info.ladder) / 1024
     largest = max(rung.size_bytes for rung in info.ladder) / 1024
-    ticks = [10**power for power in range(6)]
+    ticks = [step * 10**power for power in range(6) for step in (1, 2, 5)]
     figure.update_xaxes(
         type="log", range=[log10(0.6 * smallest), log10(1.1 * largest)], tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
@@ -51,12 +51,12 @@ def size_ladder(info: "PackedInfo") -> go.Figure:
 
 def layer_bytes(info: "PackedInfo") -> go.Figure:
     """The packed file by layer: its bytes, and the bits that a weight takes there on average."""
-    figure = base_figure("", "KiB in the file", height=320)
+    figure = base_figure("", "KiB in the file, and bits a weight", height=320)
     figure.add_bar(
         x=[layer.name for layer in info.layers],
         y=[layer.total_bytes / 1024 for layer in info.layers],
         marker={"color": PALETTE[0]},
-        text=[f"{8 * layer.total_bytes / layer.weights:.2f}" for layer in info.layers],
+        text=[f"{8 * layer.total_bytes / layer.weights:.2f} bits" for layer in info.layers],
         textposition="outside",
         cliponaxis=False,
         customdata=[
@@ -64,7 +64,7 @@ def layer_bytes(info: "PackedInfo") -> go.Figure:
             for layer in info.layers
         ],
         hovertemplate=(
-            "%{x}: %{y:.1f} KiB, %{text} bits a weight<br>%{customdata[2]:,} weights, "
+            "%{x}: %{y:.1f} KiB, %{text} a weight<br>%{customdata[2]:,} weights, "
             "%{customdata[1]:.1f} % not zero, %{customdata[0]} bits nominal<extra></extra>"
         ),
         showlegend=False,

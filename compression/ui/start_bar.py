@@ -32,7 +32,9 @@ def choose_model(explorer: Explorer, session: Session, name: str) -> tuple[Any, 
         choice("model", name, known)
     key = explorer.key_of(name, session.source) if name in known else name
     variant = explorer.variant(key)
-    return session.with_start(key), key, model_line(variant)
+    if key != session.start:  # the list answers whenever it is left, with what was chosen before
+        session = session.with_start(key)
+    return session, key, model_line(variant)
 
 
 def upload_model(explorer: Explorer, session: Session, path: str | None) -> tuple[Any, ...]:

@@ -28,6 +28,13 @@ SHIPPED_ROWS = [name.removeprefix("resnet9-s/") for name in SHIPPED] + [
     f"packed/{path.stem}" for path in sorted(ASSETS.glob("packed/*.safetensors"))
 ]
 
+# Of the page's background and of its text: the mean of red, green and blue, 0 to 255.
+BRIGHTNESS = """() => {
+  const style = getComputedStyle(document.querySelector(".gradio-container"));
+  return [style.backgroundColor, style.color].map(colour =>
+    colour.match(/[0-9.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part) / 3, 0));
+}"""
+
 
 @pytest.fixture(scope="module")
 def test_set():
@@ -121,6 +128,22 @@ def test_scan_streams_points_and_can_be_cancelled(new_visitor):
     page.locator("#scan-status").get_by_text("Cancelled").wait_for()
 
 
+def test_opening_the_list_of_models_keeps_what_was_made(visitor):
+    """Gradio's list answers whenever it is left, chosen anew or not."""
+    visitor.open_tab("Prune")
+    page = visitor.page
+    page.get_by_role("button", name="70 % everywhere").click()
+    page.locator("#prune-status").get_by_text("Pruned.").wait_for()
+    models = page.get_by_label("Dense model to start from")
+    models.click()
+    page.get_by_role("option").first.wait_for()
+    with page.expect_response(lambda response: "/queue/join" in response.url):
+        models.press("Tab")
+    page.locator("#model-line").get_by_text("parameters").wait_for()
+    page.get_by_role("button", name="Recalibrate batch norm").first.click()
+    page.locator("#prune-status").get_by_text("Recalibrated").wait_for()
+
+
 def test_two_visitors_do_not_see_each_other(new_visitor):
     first, second = new_visitor(), new_visitor()
     first.open_tab("Prune")
@@ -142,12 +165,19 @@ def test_two_visitors_do_not_see_each_other(new_visitor):
 @pytest.mark.parametrize("options", [{"width": 360}, {"dark": True}], ids=["phone", "dark"])
 def test_page_fits_a_phone_and_dark_mode(new_visitor, options):
     visitor = new_visitor(**options)
-    for tab in ("GridMask", "Compare"):
+    page = visitor.page
+    for tab, shown in (
+        ("GridMask", "#gridmask-gallery figure"), ("Sensitivity", "#scan-table tbody tr"),
+        ("Prune", "#prune-table [role=row], #prune-table tr"), ("Quantize", "#quantize-result"),
+        ("Compare", "#compare-table tbody tr"),
+    ):  # fmt: skip
         visitor.open_tab(tab)
-        inner, scroll = visitor.page.evaluate(
-            "[window.innerWidth, document.documentElement.scrollWidth]"
-        )
-        assert scroll <= inner
+        page.locator(shown).first.wait_for()
+        page.locator(".js-plotly-plot:visible").first.wait_for()
+        inner, scroll = page.evaluate("[window.innerWidth, document.documentElement.scrollWidth]")
+        assert scroll <= inner, tab
+    behind, text = page.evaluate(BRIGHTNESS)
+    assert (behind < 60 < 180 < text) if options.get("dark") else (behind > 200 > 120 > text)
     assert visitor.errors == []
 
 
