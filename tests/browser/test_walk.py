@@ -30,7 +30,7 @@ SHIPPED_ROWS = [name.removeprefix("resnet9-s/") for name in SHIPPED] + [
 
 # Of the page's background and of its text: the mean of red, green and blue, 0 to 255.
 BRIGHTNESS = """() => {
-  const style = getComputedStyle(document.querySelector(".gradio-container"));
+  const style = getComputedStyle(document.querySelector("gradio-app"));
   return [style.backgroundColor, style.color].map(colour =>
     colour.match(/[0-9.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part) / 3, 0));
 }"""
@@ -128,8 +128,9 @@ def test_scan_streams_points_and_can_be_cancelled(new_visitor):
     page.locator("#scan-status").get_by_text("Cancelled").wait_for()
 
 
-def test_opening_the_list_of_models_keeps_what_was_made(visitor):
+def test_opening_the_list_of_models_keeps_what_was_made(new_visitor):
     """Gradio's list answers whenever it is left, chosen anew or not."""
+    visitor = new_visitor()
     visitor.open_tab("Prune")
     page = visitor.page
     page.get_by_role("button", name="70 % everywhere").click()
