@@ -33,7 +33,7 @@ PRESETS = {
 }
 DEFAULT_PRESET = "resnet9-s"
 # Names of the checkpoints in assets/, the one to start from first.
-SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask", "resnet9/gridmask")
+SHIPPED = ("resnet9-s/baseline", "resnet9-s/gridmask", "resnet9/gridmask", "resnet9/distilled")
 
 
 def layer_names(preset: str) -> tuple[str, ...]:
