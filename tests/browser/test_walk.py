@@ -269,7 +269,12 @@ def test_a_file_is_made_for_a_size(new_visitor, test_set):
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the file").click()
     model = load_packed(download.value.path())
-    assert visitor.card("#quantize-result", "Test accuracy") == accuracy_text(model, test_set)
+    told = float(visitor.card("#quantize-result", "Test accuracy").removesuffix(" %"))
+    found = float(accuracy_text(model, test_set).removesuffix(" %"))
+    assert abs(told - found) < 0.06  # an image of 2,000: the file's batch norm is in half precision
     shown = float(visitor.card("#packed-result", "On disk").removesuffix(" KiB"))
     assert 0.98 * 270 < shown <= 270
+    page.get_by_role("button", name="Quantize", exact=True).click()  # the file is of no model now
+    page.locator("#packed-result").get_by_text("No file yet").wait_for()
+    assert page.get_by_role("button", name="Download the file").is_disabled()
     assert visitor.errors == []
