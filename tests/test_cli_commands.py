@@ -222,6 +222,12 @@ def test_shard_writes_half_precision_and_measures_it(start, tmp_path):
     for split in ("validation", "test"):
         name = f"{split}_accuracy"
         assert recorded[name] == shown[name] == measured(out, split).accuracy
+    assert recorded["data"] == {"test": measured(out, "test").total}
+    assert recorded["sharded"].startswith("python -m compression shard ")
+    assert recorded["sharded"].endswith(" half.safetensors --source sample")
+    mean = tmp_path / "mean.safetensors"
+    run("average", mean, start, out)  # which is in float32 again
+    assert not {"precision", "sharded"} & set(load_checkpoint(mean).metadata)
 
 
 @pytest.mark.parametrize(
