@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from compression.inputs import InputError
-from compression.ui.explorer import Explorer
 from compression.ui.quantize_steps import (
     LEARNING,
     ROUNDINGS,
@@ -14,13 +13,7 @@ from compression.ui.quantize_steps import (
     train,
 )
 from compression.ui.session import Session
-
-
-class FewImages(Explorer):
-    """The explorer on the first images of each split."""
-
-    def images(self, split, source):
-        return super().images(split, source).head(512 if split == "train" else 100)
+from tests.few_images import FewImages
 
 
 @pytest.fixture(scope="module")

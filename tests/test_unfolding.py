@@ -11,15 +11,8 @@ from compression.inputs import InputError
 from compression.packing import load_packed
 from compression.recalibration import recalibrate_batch_norm
 from compression.training import TrainConfig, train
-from compression.ui.explorer import Explorer
 from compression.unfolding import is_folded, unfold_batch_norm
-
-
-class FewImages(Explorer):
-    """The explorer on the first images of each split."""
-
-    def images(self, split, source):
-        return super().images(split, source).head(512 if split == "train" else 100)
+from tests.few_images import FewImages
 
 
 @pytest.fixture(scope="module")

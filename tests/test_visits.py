@@ -5,15 +5,8 @@ import pytest
 
 from compression.ui import explorer as explorer_module
 from compression.ui import packed_section, prune_steps, quantize_steps, start_bar
-from compression.ui.explorer import Explorer
 from compression.ui.session import Session
-
-
-class FewImages(Explorer):
-    """The explorer on the first images of each split."""
-
-    def images(self, split, source):
-        return super().images(split, source).head(100)
+from tests.few_images import FewImages
 
 
 @pytest.fixture(scope="module")

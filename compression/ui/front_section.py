@@ -82,7 +82,7 @@ def remark(points: list[FrontPoint], dense_correct: int) -> str:
             text += f". {_error(mine, kind, dense_correct)}"
     if above := _above_goal(points):
         text += (
-            ". Where rounding is compensated after that, files of measured damage came out up to "
+            ". Where rounding errors were made up for as well (compensated), files came out up to "
             f"{above:.1f} % above the size asked for"
         )
     return text + "."
