@@ -141,8 +141,6 @@ def test_long_steps_are_folded_behind_the_first_and_none_is_lost():
 def test_no_two_series_are_drawn_alike():
     marks = [plots.marker_of(k, 8) for k in range(60)]
     assert len({(mark["color"], mark["symbol"]) for mark in marks}) == 60
-    bars = [plots.bar_of(k) for k in range(60)]
-    assert len({(bar["color"], bar["pattern"]["shape"]) for bar in bars}) == 60
     assert plots.line_of(0)["dash"] == "solid" != plots.line_of(9)["dash"]
 
 

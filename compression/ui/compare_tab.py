@@ -10,6 +10,7 @@ import compression
 from compression.presets import SHIPPED
 from compression.ui import downloads, front_section, html, plots
 from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.class_table import class_table
 from compression.ui.explorer import STORE_CAPACITY, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
@@ -87,14 +88,14 @@ def compare(
 
 
 def comparison(explorer: Explorer, session: Session) -> tuple[Any, ...]:
-    """Table, both figures, and the images on which variants disagree."""
+    """Table, figure, table by class, and the images on which variants disagree."""
     found = variants_of(explorer, session)
     variants = list(found.values())
     gone = [key for key in all_keys(explorer, session) if key not in found]
     return (
         _dropped(explorer, gone) + html.table(HEAD, [_table_row(variant) for variant in variants]),
         plots.size_against_accuracy(variants),
-        plots.per_class_accuracy(variants),
+        class_table(variants, found.get(session.start)),
         _disagreements(explorer, session, variants),
     )
 
@@ -198,9 +199,9 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
     status = gr.HTML(elem_id="compare-status")
     table = gr.HTML(html.empty("Measuring the shipped models ..."), elem_id="compare-table")
     gr.HTML(f'<p class="cx-lead">{WORDS}</p>')
-    with gr.Row():
-        sizes = gr.Plot(show_label=False, min_width=320)
-        classes = gr.Plot(show_label=False, min_width=320)
+    sizes = gr.Plot(show_label=False)
+    gr.Markdown("### Which classes does it cost?")
+    classes = gr.HTML(elem_id="compare-classes")
     gr.Markdown("### Test images on which the variants disagree")
     differing = gr.HTML(elem_id="compare-disagreements")
 

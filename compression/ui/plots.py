@@ -2,7 +2,7 @@
 
 Backgrounds are transparent and text takes the page's colour from the style sheet, so a figure suits
 dark and light mode. Colours are told apart by colour-blind readers too (Okabe & Ito 2008); lines
-and points differ by marker as well, bars by pattern, and no two series are drawn alike.
+and points differ by marker as well, and no two series are drawn alike.
 """
 
 import textwrap
@@ -40,7 +40,6 @@ MARKERS = (
     "pentagon",
 )
 DASHES = ("solid", "dash", "dot", "dashdot")
-PATTERNS = ("", "/", "x", "-", ".", "\\", "+", "|")
 GRID = "rgba(128,128,128,0.22)"
 
 
@@ -78,12 +77,6 @@ def marker_of(k: int, size: int) -> dict[str, Any]:
     turn, place = divmod(k, len(PALETTE))
     symbol = MARKERS[(place + turn) % len(MARKERS)] + ("-open" if turn % 2 else "")
     return {"color": _colour(k), "symbol": symbol, "size": size}
-
-
-def bar_of(k: int) -> dict[str, Any]:
-    """The bars of series k: each with another pattern over its colour."""
-    pattern = {"shape": PATTERNS[k % len(PATTERNS)], "fillmode": "overlay", "size": 5}
-    return {"color": _colour(k), "pattern": pattern | {"solidity": 0.3}}
 
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> go.Figure:
@@ -278,22 +271,3 @@ def size_against_accuracy(variants: Sequence["Variant"]) -> go.Figure:
 def _with_legend(height: int, variants: Sequence["Variant"]) -> int:
     """A figure's height with a line of the legend for each variant, as on a phone, beyond four."""
     return height + 22 * max(0, len(variants) - 4)
-
-
-def per_class_accuracy(variants: Sequence["Variant"]) -> go.Figure:
-    """Share of each class's test images that each variant gets right (its recall)."""
-    figure = base_figure("", "Right answers (%)", height=_with_legend(420, variants))
-    for k, variant in enumerate(variants):
-        reports = variant.evaluation.per_class
-        figure.add_bar(
-            x=[report.name for report in reports],
-            y=[100 * report.recall for report in reports],
-            name=variant.name,
-            marker=bar_of(k),
-            hovertemplate="%{x}: %{y:.1f} %",
-        )
-    lowest = min((r.recall for v in variants for r in v.evaluation.per_class), default=0.0)
-    figure.update_yaxes(range=[max(0, 100 * lowest - 8), 100])
-    # Lower than elsewhere: on a phone the names of the classes stand upright above it.
-    figure.update_layout(barmode="group", bargap=0.25, legend={"y": -0.5})
-    return figure
