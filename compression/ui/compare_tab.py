@@ -11,6 +11,7 @@ from compression.presets import SHIPPED
 from compression.ui import downloads, front_section, html, plots
 from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.class_table import class_table
+from compression.ui.disagreeing import disagreeing
 from compression.ui.explorer import STORE_CAPACITY, WORK, Explorer
 from compression.ui.guard import bound
 from compression.ui.session import Session
@@ -96,7 +97,7 @@ def comparison(explorer: Explorer, session: Session) -> tuple[Any, ...]:
         _dropped(explorer, gone) + html.table(HEAD, [_table_row(variant) for variant in variants]),
         plots.size_against_accuracy(variants),
         class_table(variants, found.get(session.start)),
-        _disagreements(explorer, session, variants),
+        disagreeing(variants, explorer.images("test", session.source)),
     )
 
 
@@ -132,26 +133,6 @@ def _table_row(variant: "Variant") -> list[str]:
             for k in (1, 256)
         ),
     ]
-
-
-def _disagreements(explorer: Explorer, session: Session, variants: list["Variant"]) -> str:
-    """The images, each with its class and with the numbers of the variants that gave an answer."""
-    test_set = explorer.images("test", session.source)
-    places = compression.disagreements(variants, limit=18)
-    if not places:
-        return html.empty("All variants give the same answer to every test image.")
-    pictures = []
-    for place in places:
-        answers: dict[str, list[str]] = {}
-        for number, variant in enumerate(variants, start=1):
-            answer = test_set.classes[int(variant.evaluation.predictions[place])]
-            answers.setdefault(answer, []).append(str(number))
-        said = "; ".join(f"{answer}: {' '.join(who)}" for answer, who in answers.items())
-        truth = test_set.classes[int(test_set.labels[place])]
-        pictures.append((test_set.images[place].numpy(), f"{truth}; said {said}"))
-    names = ", ".join(f"{number} {v.name}" for number, v in enumerate(variants, start=1))
-    note = html.note(f"The numbers say whose answer it was: {names}.")
-    return note + "<br>" + html.figures(pictures, "cx-tiles wide")
 
 
 def csv_file(explorer: Explorer, session: Session) -> dict[str, str]:
