@@ -4,7 +4,7 @@ from compression.ui.explorer import Explorer
 
 
 class FewImages(Explorer):
-    """512 training images, as many as two batches of statistics need; 100 test images."""
+    """The first 512 training images, and 100 of each other split."""
 
     def images(self, split, source):
         return super().images(split, source).head(512 if split == "train" else 100)

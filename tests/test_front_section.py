@@ -34,7 +34,9 @@ def test_the_remark_says_by_how_much_compensated_files_are_too_large():
     large = dataclasses.replace(point(COMPENSATED, 100_000, 900), packed_bytes=101_230)
     small = dataclasses.replace(large, packed_bytes=99_000)
     text = remark([*POINTS, large, small], dense_correct=900)
-    assert text.endswith("(compensated), files came out up to 1.2 % above the size asked for.")
+    assert text.endswith(
+        "whose rounding was compensated came out up to 1.2 % above the size asked for."
+    )
 
 
 def test_a_size_without_a_rival_is_no_win():

@@ -14,7 +14,7 @@ from compression.ui import html
 if TYPE_CHECKING:
     from compression.report import Variant
 
-BETTER, WORSE = "13 148 136", "213 94 0"  # teal and vermilion, told apart by all readers
+BETTER, WORSE = "13 148 136", "213 94 0"  # teal and vermilion, as in the figures
 STRONGEST, FULL_AT = 0.5, 0.1  # opacity of a tint, and the difference that is given it
 
 
@@ -58,4 +58,5 @@ def _remark(variant: "Variant", reference: "Variant | None") -> str:
     text += f"for one class of {images:,} images: a small difference may be chance."
     if reference is None:
         return text
-    return f"{text} Orange: fewer than {reference.name}; green: more."
+    text += f" Orange: fewer than {reference.name}; green: more; deepest from "
+    return f"{text}{100 * FULL_AT:g} points."

@@ -82,7 +82,7 @@ def remark(points: list[FrontPoint], dense_correct: int) -> str:
             text += f". {_error(mine, kind, dense_correct)}"
     if above := _above_goal(points):
         text += (
-            ". Where rounding errors were made up for as well (compensated), files came out up to "
+            ". Files of measured damage whose rounding was compensated came out up to "
             f"{above:.1f} % above the size asked for"
         )
     return text + "."
