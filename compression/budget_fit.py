@@ -30,7 +30,7 @@ def fit(
     budget = aim = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     best: tuple[Allocation, int] | None = None
     tried: Allocation | None = None
-    size = 0
+    size, smallest = 0, 2**62
     for _ in range(_ROUNDS):
         try:
             found = make(aim)
@@ -44,6 +44,7 @@ def fit(
             aim *= _USED
             continue
         tried, size = found, packed_bytes(model, found)
+        smallest = min(smallest, size)
         if size <= budget and (best is None or size > best[1]):
             best = found, size
         if _USED * budget <= size <= budget:
@@ -52,7 +53,7 @@ def fit(
     if best is None:
         raise InputError(
             f"max_bytes must be within reach of this model, whose smallest file so made takes "
-            f"{size:,}, got {round(budget):,}."
+            f"{smallest:,}, got {round(budget):,}."
         )
     return best
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from compression.files import replacing
+from compression.files import at_home, replacing
 from compression.inputs import InputError, shown
 from compression.presets import PRESETS, SHIPPED
 from compression.resnet9 import ResNet9, build_model
@@ -63,6 +63,11 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"tensor {name} in {path.name} must be finite, got NaN or infinity.")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise InputError(
+                f"tensor {name} in {path.name} must hold variances of at least 0, "
+                f"got {float(tensor.min()):g}."
+            )
         state[name] = tensor.to(reference[name].dtype)
     model.load_state_dict(state)
     return Checkpoint(model.eval(), metadata)
@@ -71,7 +76,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 def save_checkpoint(model: ResNet9, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
     """Write `model` with JSON-able `metadata` (the preset is added); the file appears whole."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write(state, Path(path), {"preset": model.preset} | metadata)
+    _write(state, at_home(path), {"preset": model.preset} | metadata)
 
 
 def save_shards(
@@ -96,7 +101,7 @@ def save_shards(
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    stem, described = Path(path).with_suffix(""), {"preset": model.preset} | metadata
+    stem, described = at_home(path).with_suffix(""), {"preset": model.preset} | metadata
     targets = [
         stem.with_name(f"{stem.name}-{k + 1}-of-{len(shards)}.safetensors")
         for k in range(len(shards))
@@ -116,7 +121,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
     text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
     if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
-    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else Path(os.path.expanduser(text))
+    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else at_home(text)
     if text in SHIPPED and (shards := sorted(path.parent.glob(f"{path.stem}-*-of-*.safetensors"))):
         return shards
     if not os.path.isfile(path):

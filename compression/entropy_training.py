@@ -123,7 +123,7 @@ def train_entropy(
         resume=resume,
     ):
         if result.epoch == config.epochs:
-            _squeeze(bound[0], wanted)
+            _squeeze(bound[0], wanted, overhead)
         quantized = bound[0].quantized()
         found: dict[str, Any] = vars(result)
         size = len(pack(quantized)) + overhead
@@ -147,12 +147,15 @@ def _code_bytes(layers: Mapping[str, QuantizedLayer]) -> float:
     return sum(code_bits(each.double()) for each in counts) / 8
 
 
-def _squeeze(rounding: EntropyRounding, wanted: float) -> None:
+def _squeeze(rounding: EntropyRounding, wanted: float, overhead: int) -> None:
     """Raise the price until the file fits: its control is a step behind, and few steps are too few
     for it."""
     factor = _SQUEEZE
     while (size := len(pack(rounding.quantized()))) > wanted:
         if rounding.price >= DEAREST:
-            raise InputError(f"max_bytes must be within reach, got {wanted:,.0f} of {size:,}.")
+            raise InputError(
+                f"max_bytes must be within reach of this training, whose smallest file takes "
+                f"{size + overhead:,}, got {wanted + overhead:,.0f}."
+            )
         rounding.round_at(rounding.price * factor)
         factor *= _SQUEEZE

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside, then put in their place."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from compression.inputs import InputError, shown
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` as the home folder; unchanged where it names no known user."""
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager

@@ -12,14 +12,13 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compression.files import replacing
+from compression.files import at_home, replacing
 from compression.inputs import InputError
 from compression.packing_codes import encode
 from compression.packing_file import (
@@ -57,7 +56,7 @@ class Packable(Protocol):
 
 def save_packed(variant: Packable, path: str | os.PathLike[str]) -> PackedInfo:
     """Write `pack(variant)` as a file; returns the account of all its bytes."""
-    with replacing(Path(path)) as beside:
+    with replacing(at_home(path)) as beside:
         beside.write_bytes(pack(variant))
     return inspect_packed(path)
 
@@ -116,8 +115,9 @@ def load_packed(path: str | os.PathLike[str]) -> ResNet9:
 
 def load_packed_parts(path: str | os.PathLike[str]) -> tuple[QuantizedModel, dict[str, Any]]:
     """The network with its quantized layers and masks (where it has zeros), and the metadata."""
-    file = PackedFile(Path(path))
+    file = PackedFile(at_home(path))
     model = build_model(file.preset)
+    file.check_parts(prunable_layers(model))
     layers: dict[str, QuantizedLayer] = {}
     masks: dict[str, Tensor] = {}
     for name, module in prunable_layers(model).items():
@@ -133,8 +133,9 @@ def load_packed_parts(path: str | os.PathLike[str]) -> tuple[QuantizedModel, dic
 
 def inspect_packed(path: str | os.PathLike[str]) -> PackedInfo:
     """Account for each byte of a packed file; raises PackedFormatError as `load_packed` does."""
-    file = PackedFile(Path(path))
+    file = PackedFile(at_home(path))
     model = build_model(file.preset)
+    file.check_parts(prunable_layers(model))
     found: list[PackedLayer] = []
     gzip = zlib.compressobj(wbits=31)
     gzipped = len(gzip.compress(file.vectors(vector_count(model)).float().numpy().tobytes()))

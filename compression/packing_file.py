@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from compression.files import at_home
 from compression.inputs import InputError, shown
 
 VERSION = 1
@@ -66,7 +67,7 @@ def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
         start = _digest_place(header, content)
         _check_digest(content, start)
         tensors = load(content)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, PackedFormatError):
             raise
         raise PackedFormatError(
@@ -78,7 +79,7 @@ def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
     """Whether the file's first bytes are those of a packed model, sound or not."""
-    path = os.path.expanduser(path)
+    path = at_home(path)
     if not os.path.isfile(path):
         return False
     try:
@@ -126,15 +127,29 @@ def _header(content: bytes) -> dict[str, Any]:
 
 
 def _metadata(header: dict[str, Any]) -> dict[str, Any]:
-    """The parsed entry; a later version is refused before anything else is looked at."""
-    about = json.loads(header["__metadata__"][_ENTRY])
-    if not isinstance(about, dict) or not isinstance(about.get("version"), int):
+    """The parsed entry; another version is refused before anything else is looked at."""
+    metadata = header.get("__metadata__")
+    entries = metadata if isinstance(metadata, dict) else {}
+    if "preset" in entries and _ENTRY not in entries:
+        raise PackedFormatError(
+            "A packed model must be given here, got a checkpoint: "
+            "`python -m compression pack` makes a packed model of it."
+        )
+    entry = entries.get(_ENTRY)
+    if not isinstance(entry, str):
+        raise PackedFormatError(
+            f"A packed model must have the metadata entry {_ENTRY!r}, got "
+            f"{shown(sorted(entries)) if entries else 'a file without metadata'}."
+        )
+    about = json.loads(entry)
+    if not isinstance(about, dict) or type(about.get("version")) is not int:
         raise ValueError("its metadata names no version")
     _check_text(about)
     if about["version"] != VERSION:
         raise PackedFormatError(
             f"A packed model must be of format version {VERSION}, got version "
-            f"{shown(about['version'])}: it takes a later version of this program."
+            f"{shown(about['version'])}"
+            + (": it takes a later version of this program." if about["version"] > VERSION else ".")
         )
     return about
 
@@ -149,7 +164,11 @@ def _check_text(about: dict[str, Any]) -> None:
 
 def _digest_place(header: dict[str, Any], content: bytes) -> int:
     """Where in the file the digest's 32 bytes are."""
-    start, end = header[_DIGEST]["data_offsets"]
+    described = header.get(_DIGEST)
+    offsets = described.get("data_offsets") if isinstance(described, dict) else None
+    if not isinstance(offsets, list) or len(offsets) != 2:
+        raise ValueError("it has no checksum")
+    start, end = offsets
     data = 8 + int.from_bytes(content[:8], "little")
     whole = isinstance(start, int) and isinstance(end, int)
     if not whole or end - start != 32 or start < 0 or data + end > len(content):

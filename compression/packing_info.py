@@ -10,6 +10,8 @@ from typing import Any
 
 from compression.packing_ladder import LayerLadder
 
+GZIPPED = "Gzip of the same weights"
+
 
 @dataclass(frozen=True)
 class PackedLayer:
@@ -117,7 +119,11 @@ def describe(
         layers=layers,
         ladder=(
             Rung("Dense float32", 4 * parameters, "All parameters at 4 bytes."),
-            Rung("Gzip of dense float32", gzip_bytes, "The same weights in float32, by gzip."),
+            Rung(
+                GZIPPED,
+                gzip_bytes,
+                "These very weights, zeros and repeated values with them, in float32 by gzip.",
+            ),
             *_indexed(layers, full_vector_bytes),
             Rung(
                 "On disk",

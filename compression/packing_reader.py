@@ -1,5 +1,6 @@
 """A packed file's parts, each checked before it is used: a user's file is hostile until then."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compression.data import CHANNEL_MEAN, CHANNEL_STD, CIFAR10_CLASSES
+from compression.inputs import shown
 from compression.packing_codes import CodeError, decode, split
 from compression.packing_file import PackedFormatError, read_container
 from compression.packing_info import PackedLayer
@@ -14,6 +16,7 @@ from compression.packing_ladder import SymbolRun, ladder_of
 from compression.presets import PRESETS
 from compression.quantization import QuantizedLayer
 
+_CODED = ("codebook", "index")  # tensors of a quantized layer
 FLOAT = 32  # bits of a layer that is not quantized
 VECTORS = "vectors"  # the tensor of biases and batch norm
 # What a model takes in and tells apart; here all models do the same.
@@ -25,7 +28,7 @@ class PackedFile:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self.about, self.tensors, self.size = read_container(path.expanduser())
+        self.about, self.tensors, self.size = read_container(path)
         for name, known in SEEN_AS.items():
             if self.about.get(name) != known:
                 raise self._error(f"the {name} that this program knows", "another")
@@ -48,6 +51,21 @@ class PackedFile:
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             raise self._error(f"finite numbers in {name}", "NaN or infinity")
         return found
+
+    def check_parts(self, layers: Iterable[str]) -> None:
+        """Raise PackedFormatError for entries and tensors beyond those that these layers have."""
+        names = list(layers)
+        parts = {VECTORS}
+        for name in names:
+            kinds = ("values", "index") if self._described(name)[0] == FLOAT else _CODED
+            parts |= {f"{name}.{kind}" for kind in kinds}
+        assert isinstance(self._layers, dict)
+        for what, found, known in (
+            ("layers", self._layers, names),
+            ("tensors", self.tensors, parts),
+        ):
+            if unknown := sorted(set(found) - set(known)):
+                raise self._error(f"only the {what} of its network", shown(unknown[0]))
 
     def vectors(self, count: int) -> Tensor:
         found = self._tensor(VECTORS, ("float16", "float32"), count)

@@ -7,6 +7,7 @@ chosen on validation images; the test images only report.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from compression.files import write_json
 from compression.hardware import machine_record
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
 from compression.packing import save_packed
+from compression.presets import layer_names
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
 from compression.recalibration import recalibrate_batch_norm
@@ -30,7 +32,6 @@ from compression.report import row_of, variant_of
 from compression.reproduction_config import ReproductionConfig
 from compression.reproduction_inputs import check_shipped, content_of, sets_of
 from compression.reproduction_table import markdown
-from compression.resnet9 import prunable_layers
 from compression.runs import average_checkpoints, train_checkpoint
 from compression.scan_records import load_scan, record_scan, save_scan
 from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
@@ -110,20 +111,21 @@ class Reproduction:
         """Prune by a scan, recover, and quantize both the dense and the pruned model."""
         dense = self._dense(name)[0]
         if not self.config.prune:
-            return self._quantized(f"{name}, dense", [], dense, {})
+            return self._quantized(f"{name}, dense", [], lambda: dense, {})
         sparsities = self._scanned(name, dense)
         cut = prune(dense, sparsities)
         pruned = [f"pruned to {cut.sparsity:.1%} zeros"]
         self.row(f"{name}, pruned", pruned, lambda: (cut.model, cut.masks, {}))
-        recovered = self._recalibrated(cut.model)
+        recovered = functools.cache(lambda: self._recalibrated(cut.model))
         steps = [*pruned, "batch norm recalibrated"]
-        self.row(f"{name}, pruned, recalibrated", steps, lambda: (recovered, cut.masks, {}))
+        self.row(f"{name}, pruned, recalibrated", steps, lambda: (recovered(), cut.masks, {}))
         if self.config.fine_tune_epochs:
-            recovered = self._tuned(name, cut.model, cut.masks)
+            tuned = functools.cache(lambda: self._tuned(name, cut.model, cut.masks))
             way = "distilled" if self.config.distil else "fine-tuned"
             steps = [*pruned, f"{way} {self.config.fine_tune_epochs} epochs"]
-            self.row(f"{name}, pruned, fine-tuned", steps, lambda: (recovered, cut.masks, {}))
-        self._quantized(f"{name}, dense", [], dense, {})
+            self.row(f"{name}, pruned, fine-tuned", steps, lambda: (tuned(), cut.masks, {}))
+            recovered = tuned
+        self._quantized(f"{name}, dense", [], lambda: dense, {})
         self._quantized(f"{name}, pruned", steps, recovered, cut.masks)
 
     def row(
@@ -198,43 +200,51 @@ class Reproduction:
         return load_checkpoint(path).model
 
     def _quantized(
-        self, name: str, steps: list[str], model: nn.Module, masks: dict[str, Any]
+        self, name: str, steps: list[str], make: Callable[[], nn.Module], masks: dict[str, Any]
     ) -> None:
-        """At each bit width: as quantized, recalibrated, with rounding errors that make up for each
-        other, and from there with trained centroids, and with weights that may change theirs."""
+        """What `make` gives, at each bit width; made where a row of it is still to be measured."""
         for bits in self.config.bits:
-            widths, said = self.config.widths(list(prunable_layers(model)), bits)
-            plain = quantize(model, widths, masks)
-            done = [*steps, f"k-means quantized to {said}"]
-            self.row(f"{name}, {said}", done, lambda plain=plain: _parts(plain))
-            again = dataclasses.replace(plain, model=self._recalibrated(plain.model))
-            done = [*done, "batch norm recalibrated"]
-            self.row(f"{name}, {said}, recalibrated", done, lambda q=again: _parts(q))
-            if count := min(self.config.compensation_images, len(self.sets["train"])):
-                again = self._compensated(model, widths, masks)
-                text = f"rounding errors made up for on {count} images"
-                done = [*done[:-1], text, "batch norm recalibrated"]
-                self.row(f"{name}, {said}, compensated", done, lambda q=again: _parts(q))
-            way = "distilled" if self.config.distil else "trained"
-            if epochs := self.config.centroid_epochs:
-                label = f"{name}, {said}, trained"
-                text = f"centroids {way} {epochs} epochs, best on validation"
-                self.row(label, [*done, text], lambda q=again, n=label: _parts(self._trained(n, q)))
-            if epochs := self.config.code_epochs:
-                label = f"{name}, {said}, codes trained"
-                text = f"weights {way} {epochs} epochs, free to change centroid, best on validation"
-                self.row(
-                    label,
-                    [*done, text],
-                    lambda q=again, n=label: _parts(self._recoded(n, q, model)),
-                )
+            widths, said = self.config.widths(layer_names(self.config.preset), bits)
+            self._at_width(f"{name}, {said}", said, steps, make, widths, masks)
 
-    def _compensated(
-        self, model: nn.Module, widths: dict[str, int], masks: dict[str, Any]
-    ) -> QuantizedModel:
-        images = self.sets["train"].images[: self.config.compensation_images]
-        found = quantize_compensated(model, widths, images, masks)
-        return dataclasses.replace(found, model=self._recalibrated(found.model))
+    def _at_width(
+        self,
+        name: str,
+        said: str,
+        steps: list[str],
+        make: Callable[[], nn.Module],
+        widths: dict[str, int],
+        masks: dict[str, Any],
+    ) -> None:
+        """As quantized, recalibrated, with rounding errors that make up for each other, and from
+        there with trained centroids, and with weights that may change theirs."""
+        config = self.config
+        plain = functools.cache(lambda: quantize(make(), widths, masks))
+        done = [*steps, f"k-means quantized to {said}"]
+        self.row(name, done, lambda: _parts(plain()))
+        again = functools.cache(lambda: self._statistics_anew(plain()))
+        done = [*done, "batch norm recalibrated"]
+        self.row(f"{name}, recalibrated", done, lambda: _parts(again()))
+        if count := min(config.compensation_images, len(self.sets["train"])):
+            images = self.sets["train"].images[:count]
+            again = functools.cache(
+                lambda: self._statistics_anew(quantize_compensated(make(), widths, images, masks))
+            )
+            text = f"rounding errors made up for on {count} images"
+            done = [*done[:-1], text, "batch norm recalibrated"]
+            self.row(f"{name}, compensated", done, lambda: _parts(again()))
+        way = "distilled" if config.distil else "trained"
+        if epochs := config.centroid_epochs:
+            text = f"centroids {way} {epochs} epochs, best on validation"
+            label = f"{name}, trained"
+            self.row(label, [*done, text], lambda: _parts(self._trained(label, again())))
+        if epochs := config.code_epochs:
+            text = f"weights {way} {epochs} epochs, free to change centroid, best on validation"
+            freed = f"{name}, codes trained"
+            self.row(freed, [*done, text], lambda: _parts(self._recoded(freed, again(), make())))
+
+    def _statistics_anew(self, quantized: QuantizedModel) -> QuantizedModel:
+        return dataclasses.replace(quantized, model=self._recalibrated(quantized.model))
 
     def _teacher(self, name: str) -> nn.Module | None:
         return self._dense(name.partition(",")[0])[0] if self.config.distil else None

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class ReproductionConfig:
         choice("distil", self.distil, (True, False))
         choice("prune", self.prune, (True, False))
 
-    def widths(self, layers: list[str], bits: int) -> tuple[dict[str, int], str]:
+    def widths(self, layers: Sequence[str], bits: int) -> tuple[dict[str, int], str]:
         """Layer -> bits where `bits` are the width, and that in words."""
         every, edges = dict.fromkeys(layers, bits), self.first_last_bits
         if not edges or edges == bits:

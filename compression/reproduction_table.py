@@ -25,10 +25,7 @@ def markdown(content: dict[str, Any]) -> str:
     machines = "; ".join(dict.fromkeys(map(machine_text, records)))
     lines = [
         f"By `{content['command']}`, on {machines}{lasted}: "
-        f"{config['preset']}, "
-        f"{images:,} training images, epochs of fine-tuning "
-        f"{config['fine_tune_epochs']}, of centroids {config['centroid_epochs']}"
-        f"{', by distillation' if config['distil'] else ''}.",
+        f"{'; '.join([config['preset'], f'{images:,} training images', *_settings(config)])}.",
         "",
         "| Variant | Test accuracy | On disk | Smaller than dense float32 | Course report |",
         "| --- | --- | --- | --- | --- |",
@@ -42,6 +39,25 @@ def markdown(content: dict[str, Any]) -> str:
             f"{row['dense_bytes'] / row['packed_bytes']:.1f} x | {theirs} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _settings(config: dict[str, Any]) -> list[str]:
+    """What the config has done, in words; what it leaves out is not named."""
+    pruned = config.get("prune", True)
+    of = [
+        ("fine-tuning", config["fine_tune_epochs"] if pruned else 0),
+        ("centroids", config["centroid_epochs"]),
+        ("weights that may change centroid", config.get("code_epochs", 0)),
+    ]
+    epochs = ", ".join(f"{count} of {what}" for what, count in of if count)
+    teacher = ", by distillation" if config["distil"] else ""
+    images, edges = config.get("compensation_images", 0), config.get("first_last_bits", 0)
+    return [
+        *(["not pruned"] if not pruned else []),
+        *([f"epochs: {epochs}{teacher}"] if epochs else []),
+        *([f"compensation on {images:,} images"] if images else []),
+        *([f"first and last layer at {edges} bits"] if edges else []),
+    ]
 
 
 def _theirs(stage: str) -> str:

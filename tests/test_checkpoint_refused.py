@@ -194,6 +194,16 @@ def test_weights_that_are_not_finite_are_refused(whole, path, name, bad):
     )
 
 
+def test_a_variance_below_zero_is_refused(whole, path):
+    def change(tensors):
+        tensors["conv1.norm.running_var"][3] = -0.5
+
+    assert refusal(rewrite(whole, path, change)) == (
+        "tensor conv1.norm.running_var in sent.safetensors must hold variances of at least 0, "
+        "got -0.5."
+    )
+
+
 @pytest.mark.parametrize(
     ("metadata", "got"),
     [

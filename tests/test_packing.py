@@ -14,6 +14,7 @@ from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import build_model, prunable_layers
 from compression.packing import inspect_packed, is_packed, load_packed, save_packed
+from compression.packing_info import GZIPPED
 from compression.pruning import prune
 from compression.quantization import quantize
 from compression.report import make_variant, variant_of
@@ -112,7 +113,7 @@ def test_the_ladder_descends_and_ends_at_the_file(packed):
         -(-module.weight.numel() * 4 // 8) for module in prunable_layers(packed[0].model).values()
     )
     assert sizes["On disk"] == os.path.getsize(packed[1])
-    assert sizes["Dense float32"] > sizes["Gzip of dense float32"] > sizes["On disk"]
+    assert sizes["Dense float32"] > sizes[GZIPPED] > sizes["On disk"]
     assert (
         sizes["With codebooks and the rest"]
         > sizes["Relative index"]

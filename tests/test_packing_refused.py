@@ -2,15 +2,23 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
-from compression.packing import is_packed, load_packed
+from compression.checkpoint import save_checkpoint
+from compression.inputs import InputError
+from compression.packing import inspect_packed, is_packed, load_packed
 from compression.packing_file import PackedFormatError, signed
+from compression.resnet9 import build_model
 from compression.stored import load_stored
 from tests import packing_cases
 
@@ -116,12 +124,86 @@ def test_changes_under_a_true_checksum_never_crash(content, tmp_path_factory, da
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_a_later_version_says_so(content, tmp_path):
-    refused(
-        tmp_path,
-        with_about(content, lambda about: about.update(version=2)),
-        "must be of format version 1, got version 2: it takes a later version of this program",
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [(2, "got version 2: it takes a later version of this program."), (0, "got version 0.")],
+)
+def test_another_version_says_so(content, tmp_path, version, text):
+    other = with_about(content, lambda about: about.update(version=version))
+    refused(tmp_path, other, re.escape(f"must be of format version 1, {text}") + "$")
+
+
+def test_what_a_network_of_its_preset_does_not_have_is_refused(content, tmp_path):
+    def more(header):
+        end = max(e["data_offsets"][1] for name, e in header.items() if name != "__metadata__")
+        header["more"] = {"dtype": "U8", "shape": [4096], "data_offsets": [end, end + 4096]}
+
+    longer = with_header(content + bytes(4096), more)
+    refused(tmp_path, longer, "must hold only the tensors of its network, got 'more'")
+    with pytest.raises(PackedFormatError, match="only the tensors of its network"):
+        inspect_packed(tmp_path / "bad.safetensors")
+    named = with_about(content, lambda about: about["layers"].update(more=[4, 0]))
+    refused(tmp_path, named, "must hold only the layers of its network, got 'more'")
+
+
+def test_other_safetensors_files_are_told_what_they_are(tmp_path):
+    save_checkpoint(build_model(), tmp_path / "checkpoint.safetensors", {})
+    with pytest.raises(PackedFormatError, match="got a checkpoint: `python -m compression pack`"):
+        load_packed(tmp_path / "checkpoint.safetensors")
+    arrays = {"x": np.zeros(3, np.uint8)}
+    refused(tmp_path, save(arrays), "metadata entry 'packed', got a file without metadata.$")
+    refused(tmp_path, save(arrays, {"a": "b"}), r"metadata entry 'packed', got \['a'\].$")
+    refused(tmp_path, save(arrays, {"packed": '{"version": 1}'}), "it has no checksum")
+
+
+def test_a_home_that_nobody_has_is_one_sentence(packed):
+    for read in (load_packed, inspect_packed, load_stored):
+        with pytest.raises(InputError, match="got (a|'~nobody-x/a')"):
+            read("~nobody-x/a")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process as Linux does")
+def test_a_hostile_file_takes_little_memory(content, tmp_path):
+    """Loaded where only little more may be taken than a sound file needs."""
+
+    def claim(header):
+        header["conv3.index"]["shape"] = [2**50]
+        header["conv3.index"]["data_offsets"][1] = 2**50
+
+    def count(header):
+        about = json.loads(header["__metadata__"]["packed"])
+        about["layers"]["conv3"] = [32, None]
+        header["__metadata__"]["packed"] = json.dumps(about)
+
+    hostile = [
+        with_header(content, claim),
+        with_header(content, count),
+        (2**62).to_bytes(8, "little") + content[8:],
+        b'{"a":' * 2**20,
+        (2**16).to_bytes(8, "little") + b"[" * 2**16,
+    ]
+    for k, each in enumerate([content, *hostile]):
+        (tmp_path / f"{k}.safetensors").write_bytes(each)
+    with (tmp_path / "6.safetensors").open("wb") as file:
+        file.truncate(2**40)  # of zeros that take no room on the disk
+    script = (
+        "import resource, sys\n"
+        "from compression.packing import load_packed, PackedFormatError\n"
+        "load_packed(sys.argv[1])\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28,) * 2)\n"
+        "for path in sys.argv[2:]:\n"
+        "    try:\n"
+        "        load_packed(path)\n"
+        "    except PackedFormatError:\n"
+        "        continue\n"
+        "    sys.exit(path)\n"
     )
+    paths = [str(tmp_path / f"{k}.safetensors") for k in range(len(hostile) + 2)]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -134,7 +216,10 @@ def test_a_later_version_says_so(content, tmp_path):
         (lambda a: a["layers"].update(conv3=[9, 0]), "bits and zero code of conv3"),
         (lambda a: a["layers"].update(conv3=[4, 1]), "codebook of conv3, 0 at its zero code"),
         (lambda a: a["layers"].update(conv3=[2, None]), "conv3.codebook with at most 4"),
-        (lambda a: a["layers"].update(conv3=[32, None]), "conv3.values .* got none"),
+        (
+            lambda a: a["layers"].update(conv3=[32, None]),
+            "only the tensors .* got 'conv3.codebook'",
+        ),
         (lambda a: a.update(version="one"), "names no version"),
         (lambda a: a.update(recipe=["half of a character: \ud800"]), "one that does not read"),
     ],
@@ -144,10 +229,11 @@ def test_metadata_that_do_not_fit_are_refused(content, tmp_path, change, match):
 
 
 def test_a_tensor_that_is_missing_or_of_another_type_is_refused(content, tmp_path):
-    def rename(header):
-        header["other"] = header.pop("conv3.index")
-
-    refused(tmp_path, with_header(content, rename), "conv3.index .* got none")
+    tensors = load(content)
+    del tensors["conv3.index"]
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])["__metadata__"]
+    refused(tmp_path, signed(save(tensors, entries)), "conv3.index .* got none")
 
     def retype(header):
         entry = header["conv3.codebook"]

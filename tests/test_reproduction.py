@@ -1,7 +1,7 @@
 """The course report from start to end on few images, by its config file and its command."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ TINY = {
 }  # fmt: skip
 
 
-def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
+def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path, monkeypatch):
     config = ReproductionConfig(**TINY)
     run_once = Reproduction(config, tmp_path / "run", command="reproduce run")
     rows = run_once.run()
@@ -65,6 +65,13 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path):
     first, then = machine_text(content["machine"]), machine_text(machine_record())
     assert f"on {first}; {then}, in " in told and first.startswith("another")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seconds"] > lasted
+
+    def never(*_, **__):
+        raise AssertionError("what has its row was made again")
+
+    for step in ("quantize", "quantize_compensated", "recalibrate_batch_norm", "fine_tune"):
+        monkeypatch.setattr(reproduction, step, never)
+    assert [row["variant"] for row in Reproduction(config, tmp_path / "run").run()] == names
 
 
 def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):
@@ -143,7 +150,29 @@ def test_the_images_are_those_that_there_are(tmp_path):
     config = ReproductionConfig(**TINY | {"train_images": 45_000, "compensation_images": 40_000})
     content = Reproduction(config, tmp_path).content
     assert content["images"] == {"train": 3000, "validation": 30, "test": 50}
-    assert " 3,000 training images, " in markdown(content)
+    assert "; 3,000 training images; " in markdown(content)
+
+
+def test_the_table_names_the_steps_that_were_taken_alone():
+    whole = {"command": "x", "machine": machine_record(), "rows": []}
+
+    def said(**asked):
+        config = ReproductionConfig(**TINY | asked)
+        text = markdown(whole | {"config": asdict(config)}).partition("\n")[0]
+        return text.partition("resnet9-s; ")[2]
+
+    assert said() == (
+        "512 training images; epochs: 1 of fine-tuning, 1 of centroids, by distillation; "
+        "compensation on 50 images."
+    )
+    asked = {"prune": False, "first_last_bits": 8, "code_epochs": 2, "distil": False}
+    assert said(**asked, compensation_images=0) == (
+        "512 training images; not pruned; epochs: 1 of centroids, 2 of weights that may change "
+        "centroid; first and last layer at 8 bits."
+    )
+    assert said(prune=False, centroid_epochs=0, compensation_images=0) == (
+        "512 training images; not pruned."
+    )
 
 
 def test_a_preset_that_is_not_the_checkpoints_is_said(tmp_path):

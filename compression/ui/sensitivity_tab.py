@@ -150,7 +150,7 @@ def _table(points: Sequence["SensitivityPoint"], dense: float, max_drop: float) 
         ]
         for layer in dict.fromkeys(point.layer for point in points)
     ]
-    bears = f"Largest sparsity|losing at most {max_drop:g} points"
+    bears = f"Largest sparsity|losing at most {max_drop:g} {'point' if max_drop == 1 else 'points'}"
     return html.table(["Layer", bears, *(f"{level:.0%}|accuracy %" for level in levels)], rows)
 
 
