@@ -3,8 +3,8 @@
 For a price of a byte each layer by itself takes the setting of least divergence + price * bytes;
 every price gives the best allocation of its size (Everett 1963; Shoham & Gersho 1988 for coders).
 Prices in between are swept, and what a byte goal leaves over is spent on the single best changes.
-The prediction adds the layers' divergences and reads the drop off the measured points. Left out:
-how layers act on one another, which the prediction's recorded error shows.
+The prediction adds the layers' divergences and reads the drop off a curve through the measured
+points. Left out: how layers act on one another, which the prediction's recorded error shows.
 """
 
 import math

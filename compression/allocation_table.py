@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from compression.allocation_drops import DropCurve, fit_drops
 from compression.allocation_scan import SettingPoint
 from compression.inputs import InputError
 from compression.kmeans import kmeans_1d, squared_error
@@ -43,16 +44,12 @@ class LayerTable:
 @dataclass(frozen=True)
 class SettingTable:
     """The layers' tables; rest_bytes: biases and batch norm in half precision, and the file's
-    header; drops: (2, P) divergence, ascending, and drop of accuracy of every measured point."""
+    header; expected_drop: of accuracy (a fraction) at a divergence, from all measured points."""
 
     layers: tuple[LayerTable, ...]
     rest_bytes: int
     dense_accuracy: float
-    drops: Floats
-
-    def expected_drop(self, divergence: float) -> float:
-        """The drop of accuracy at a divergence: the measured points' own, smoothed to rise."""
-        return float(np.interp(divergence, self.drops[0], self.drops[1]))
+    expected_drop: DropCurve
 
 
 def setting_table(model: nn.Module, points: Iterable[SettingPoint]) -> SettingTable:
@@ -75,9 +72,10 @@ def setting_table(model: nn.Module, points: Iterable[SettingPoint]) -> SettingTa
     )
     weights = sum(table.weights for table in tables)
     vectors = sum(parameter.numel() for parameter in model.parameters()) - weights
-    return SettingTable(
-        tables, 2 * vectors + 2000, found[0].dense_correct / found[0].total, _rising_drops(found)
-    )
+    dense_accuracy = found[0].dense_correct / found[0].total
+    lost = [(point.dense_correct - point.correct) / point.total for point in found]
+    curve = fit_drops([point.divergence for point in found], lost, dense_accuracy)
+    return SettingTable(tables, 2 * vectors + 2000, dense_accuracy, curve)
 
 
 def _layer_table(name: str, weights: NDArray[np.float32], points: list[SettingPoint]) -> LayerTable:
@@ -133,14 +131,3 @@ def _rounding(weights: NDArray[np.float32], bits: int, sparsities: Floats) -> tu
         entropies.append(float(-(shares * np.log2(shares)).sum()))
         errors.append(squared_error(kept, centroids, labels))
     return np.array(entropies), np.maximum(np.array(errors), 1e-30)
-
-
-def _rising_drops(points: list[SettingPoint]) -> Floats:
-    """Divergence and drop of the points, the drops averaged where they do not rise (isotonic
-    regression by scikit-learn); from no drop at no divergence on."""
-    from sklearn.isotonic import isotonic_regression  # noqa: PLC0415 (slow to import)
-
-    ordered = sorted(points, key=lambda point: point.divergence)
-    lost = [(point.dense_correct - point.correct) / point.total for point in ordered]
-    rising = np.asarray(isotonic_regression([0.0, *lost], y_min=0.0))
-    return np.array([[0.0, *(point.divergence for point in ordered)], rising])

@@ -75,17 +75,19 @@ def load_front(path: Path) -> tuple[list[FrontPoint], dict[str, Any]]:
 
 def prediction_error(points: Sequence[FrontPoint], dense_correct: int) -> dict[str, float]:
     """How far our predictions were off, over all goals that were met: drops in points of accuracy,
-    sizes in percent; mean and greatest, without sign."""
+    sizes in percent; mean and greatest, without sign, and the mean of the drops with it: above 0
+    where too large ones were predicted."""
     ours = [point for point in points if point.way == OURS]
     drops, sizes = [], []
     for p in ours:
         assert p.predicted_drop is not None and p.predicted_bytes is not None
-        drops.append(abs(100 * ((dense_correct - p.correct) / p.total - p.predicted_drop)))
+        drops.append(100 * (p.predicted_drop - (dense_correct - p.correct) / p.total))
         sizes.append(abs(100 * (p.predicted_bytes / p.packed_bytes - 1)))
     return {
         "goals": len(ours),
-        "mean_drop_error": mean(drops),
-        "greatest_drop_error": max(drops),
+        "mean_drop_error": mean(map(abs, drops)),
+        "greatest_drop_error": max(map(abs, drops)),
+        "drop_bias": mean(drops),
         "mean_size_error": mean(sizes),
         "greatest_size_error": max(sizes),
     }

@@ -60,7 +60,8 @@ class FrontConfig:
 
 
 class Front:
-    """The measurements of one model; those that `known` holds are not made again."""
+    """The measurements of one model; those that `known` holds are not made again, only what is
+    predicted of them."""
 
     def __init__(
         self,
@@ -83,7 +84,8 @@ class Front:
         goals += [("random", size) for size in self.random_goals()]
         for goal, size in goals:
             for way in (OURS, COMPENSATED, PRICED, *RIVALS) if goal == "size" else (OURS,):
-                point = self._known.get((way, goal, size)) or self._point(way, goal, size)
+                known = self._known.get((way, goal, size))
+                point = self._foretold(known) if known else self._point(way, goal, size)
                 if point is not None:
                     if point.price is not None and point.tried_bytes is not None:
                         self._trials.append((point.tried_bytes, point.price))
@@ -155,6 +157,16 @@ class Front:
             trial.price if trial else None,
             trial.packed_bytes if trial else None,
         )
+
+    def _foretold(self, known: FrontPoint) -> FrontPoint:
+        """A measured point, with what is now predicted of its allocation."""
+        if known.predicted_bytes is None:
+            return known
+        make = self._ways()[known.way]
+        found = make(known.predicted_bytes + 1)  # so that its own size, rounded, is within reach
+        if found.size_bytes != known.predicted_bytes:
+            found, _ = fit(self._dense, known.goal_bytes, make)
+        return replace(known, predicted_bytes=found.size_bytes, predicted_drop=found.predicted_drop)
 
     def _priced(self, size: int, few: Tensor) -> Trial:
         """The entropy-constrained model within a size, its search begun where the last two led."""

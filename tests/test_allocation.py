@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from compression.allocation import _swept, allocate
+from compression.allocation_drops import DropCurve
 from compression.allocation_records import load_settings, save_settings
 from compression.allocation_scan import SettingPoint, scan_settings
 from compression.allocation_table import LayerTable, SettingTable, setting_table
@@ -119,7 +120,7 @@ def small_table():
         costs = generator.random((2, 4)).cumsum(1)
         costs[0, 0] = 0
         layers.append(LayerTable(f"l{k}", 100, sparsities, (8, 4), sizes, costs))
-    return SettingTable(tuple(layers), 10, 0.9, np.array([[0.0, 5.0], [0.0, 0.5]]))
+    return SettingTable(tuple(layers), 10, 0.9, DropCurve(0.8, 5.0, 1.0))
 
 
 def brute_force(table, budget):
@@ -153,7 +154,7 @@ def test_a_budget_is_kept_and_nearly_the_best_is_found(budget):
 def test_a_drop_is_kept_by_the_smallest_that_does():
     table = small_table()
     found = allocate(table, max_drop=0.1)
-    assert found.predicted_drop == pytest.approx(found.divergence / 10)
+    assert found.predicted_drop == pytest.approx(0.8 * (1 - np.exp(-found.divergence / 5)))
     assert found.predicted_drop <= 0.1
     assert allocate(table, max_drop=0.3).size_bytes < found.size_bytes
 

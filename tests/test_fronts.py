@@ -188,7 +188,7 @@ def test_a_size_begins_where_the_two_before_led(dense, settings, sets, monkeypat
 def test_the_search_goes_on_from_points_that_are_known(dense, settings, sets, monkeypatch):
     goals = Front(dense, settings, {}, FrontConfig()).goals(3)
     rest = (OURS, COMPENSATED, *RIVALS)
-    known = [FrontPoint(way, "size", size, 1, 0.0, 1, 1, 200) for size in goals for way in rest]
+    known = [FrontPoint(way, "size", size, None, None, 1, 1, 200) for size in goals for way in rest]
     tried = [(0.5, 100), (0.25, 200)]
     known += [
         FrontPoint(PRICED, "size", size, None, None, 1, 1, 200, *each)
@@ -213,6 +213,17 @@ def test_known_points_are_not_measured_again(points, dense, settings, sets, monk
     assert list(again.points()) == points
 
 
+def test_known_points_are_predicted_anew(points, dense, settings, sets, monkeypatch):
+    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
+    stale = [p if p.way == PRICED else replace(p, predicted_drop=0.5) for p in points]
+    again = Front(dense, settings, sets, config, stale)
+    monkeypatch.setattr(again, "_measured", None)
+    assert list(again.points()) == points
+    other = replace(stale[0], predicted_bytes=stale[0].predicted_bytes - 5000)  # of no allocation
+    assert again._foretold(other) == points[0]
+    assert again._foretold(points[2]) is points[2] and points[2].way == PRICED
+
+
 def test_a_size_that_no_bit_width_reaches_is_said(dense, settings):
     def too_small(bits):
         raise InputError("too small")
@@ -225,13 +236,14 @@ def test_the_prediction_error_by_hand():
     def point(drop, size, way=OURS):
         return FrontPoint(way, "size", 100, size, drop, 100, 80, 100)
 
-    points = [point(0.10, 101), point(0.13, 96), point(0.9, 500, RIVALS[0])]
+    points = [point(0.09, 101), point(0.13, 96), point(0.9, 500, RIVALS[0])]
     found = prediction_error(points, dense_correct=90)
     assert found == pytest.approx(
         {
             "goals": 2,
-            "mean_drop_error": 1.5,
+            "mean_drop_error": 2,
             "greatest_drop_error": 3,
+            "drop_bias": 1,
             "mean_size_error": 2.5,
             "greatest_size_error": 4,
         }
@@ -269,6 +281,12 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, asked).exit_code == 0
     again = load_front(out)[0]
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
+    before = about["machine"] | {"commit": "before"}
+    save_front(out, found, 1, 1, about | {"machine": before})
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert load_front(out)[1]["earlier_machines"] == [before]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert load_front(out)[1]["earlier_machines"] == [before]
     assert about["command"].endswith("--seed 0 --source sample --images 512")
     assert about["settings"]["command"].startswith("python -m compression allocate resnet9-s/base")
     asked_of = [*asked, "--settings", "s.json", "--images", "100"]

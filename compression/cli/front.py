@@ -29,7 +29,12 @@ from compression.stored import load_stored
 
 def front_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
-    out: Annotated[Path, typer.Argument(help="The .json file to write; it is gone on with.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The .json file to write; what it holds of the same run is kept, and predicted anew."
+        ),
+    ],
     sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by every way.")] = 12,
     randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the random goals and the random way.")] = 0,
@@ -59,7 +64,8 @@ def front_command(
         "settings": measured.about | {"content": measured.content},
         "machine": machine_record(torch.device("cpu")),
     }
-    known, dense_correct = _known(out, about)
+    known, dense_correct, earlier = _known(out, about)
+    about |= {"earlier_machines": earlier} if earlier else {}
     front = Front(dense, measured.points, sets, config, known)
     if dense_correct is None:
         dense_correct = front.dense_correct()
@@ -74,13 +80,16 @@ def front_command(
     show(prediction_error(done, dense_correct), json_output)
 
 
-def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None]:
-    """The points of a run that was killed, and the dense model's answers."""
+def _known(out: Path, about: dict) -> tuple[list[FrontPoint], int | None, list[dict]]:
+    """The points of an earlier run, the dense model's answers, and on what they were measured
+    where that is not this machine at this commit."""
     if not out.is_file():
-        return [], None
+        return [], None, []
     points, content = load_front(out)
     other = any(content.get(key) != about[key] for key in ("weights", "config"))
     other |= content.get("images", about["images"]) != about["images"]
     if other or content.get("settings", {}).get("content") != about["settings"]["content"]:
         raise InputError(f"{out.name} must hold the same run or not exist, got another run's.")
-    return points, content["dense_correct"]
+    machines = [*content.get("earlier_machines", []), content["machine"]]
+    earlier = [machine for machine in machines if machine != about["machine"]]
+    return points, content["dense_correct"], earlier

@@ -99,6 +99,7 @@ def _error(points: list[FrontPoint], kind: str, dense_correct: int) -> str:
     return (
         f"Over {error['goals']} {kind} the predicted drop was off by "
         f"{error['mean_drop_error']:.2f} points on average (at most "
-        f"{error['greatest_drop_error']:.2f}), the predicted size by "
+        f"{error['greatest_drop_error']:.2f}; with its sign {error['drop_bias']:+.2f}), the "
+        "predicted size by "
         f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)"
     )
