@@ -31,9 +31,7 @@ def front_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[
         Path,
-        typer.Argument(
-            help="The .json file to write; what it holds of the same run is kept, and predicted anew."
-        ),
+        typer.Argument(help="The .json file; what it holds of the same run is gone on with."),
     ],
     sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by every way.")] = 12,
     randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
