@@ -1,8 +1,8 @@
 """The account of a packed file: where each byte goes, and the ladder that led there.
 
-The ladder's rungs are whole models: what the same network would take by each way of storing it,
-from dense float32 and its gzip over nominal bits and sparse indices to the bytes on disk. Shannon's
-bound stands beside them: no coder of single symbols can do with less.
+The ladder's rungs are whole models, or one layer: what the same network would take by each way of
+storing it, from dense float32 and its gzip over nominal bits and sparse indices to the bytes on
+disk. Shannon's bound stands beside them: no coder of single symbols can do with less.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,15 @@ from typing import Any
 from compression.packing_ladder import LayerLadder
 
 GZIPPED = "Gzip of the same weights"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way of storing a model or a layer: its name, bytes, and a sentence that says how."""
+
+    name: str
+    size_bytes: int
+    explanation: str
 
 
 @dataclass(frozen=True)
@@ -42,14 +51,16 @@ class PackedLayer:
         """All that the layer's weights take in the file."""
         return self.codebook_bytes + self.table_bytes + self.stream_bytes + self.value_bytes
 
-
-@dataclass(frozen=True)
-class Rung:
-    """One way of storing the whole model: its name, bytes, and a sentence that says how."""
-
-    name: str
-    size_bytes: int
-    explanation: str
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The layer's own ladder, without biases, batch norm and what only whole files have."""
+        bound = round(self.codebook_bytes + self.ladder.entropy)
+        return (
+            Rung("Dense float32", self.dense_bytes, "Every weight at 4 bytes."),
+            *_indexed((self,), 0),
+            Rung("On disk", self.total_bytes, "Codes by an ANS coder, their table, the codebook."),
+            Rung("Shannon's bound", bound, "The entropy of the codes, and the codebook."),
+        )
 
 
 @dataclass(frozen=True)
@@ -141,10 +152,11 @@ def describe(
 
 
 def _indexed(layers: tuple[PackedLayer, ...], rest: int) -> tuple[Rung, ...]:
-    """The rungs between dense float32 and the file; rest: biases and batch norm in float32."""
+    """The rungs between dense float32 and the file; rest: biases and batch norm in float32, 0 for
+    weights alone."""
     ways = [layer.ladder for layer in layers]
     books = sum(4 * layer.levels for layer in layers)
-    beside = "; codebooks, biases and batch norm in float32."
+    beside = "; codebooks, biases and batch norm in float32." if rest else "; codebook in float32."
     return (
         Rung(
             "Bit width",
@@ -152,7 +164,7 @@ def _indexed(layers: tuple[PackedLayer, ...], rest: int) -> tuple[Rung, ...]:
             "Every weight at its bit width and nothing else: what formulas count.",
         ),
         Rung(
-            "With codebooks and the rest",
+            "With codebooks and the rest" if rest else "With the codebook",
             sum(way.nominal for way in ways) + books + rest,
             "Every weight at its bit width, zeros too" + beside,
         ),

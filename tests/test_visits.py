@@ -51,16 +51,16 @@ def test_the_file_is_of_what_was_made_last(explorer, start, both):
     again = pruned_to(explorer, both, 50)
     assert again.latest == again.pruned != both.pruned
     for session, name in ((both, "70% pruned · 4 bits"), (again, "50% pruned")):
-        cards, *_, file, key = next(iter(packed_section.make_file(explorer, session)))
+        cards, _, _, file, key, *_ = next(iter(packed_section.make_file(explorer, session)))
         assert f"baseline · {name}</" in cards and key == session.latest
         assert file["interactive"] is True
 
 
 def test_a_file_goes_once_something_newer_is_made(explorer, both):
-    unchanged = (gr.skip(),) * 5
+    unchanged = (gr.skip(),) * 7
     assert packed_section.still(both, None) == unchanged
     assert packed_section.still(both, both.latest) == unchanged
-    cards, ladder, layers, file, key = packed_section.still(both, both.pruned)
+    cards, ladder, layers, file, key, *_ = packed_section.still(both, both.pruned)
     assert packed_section.EMPTY in cards and key is None
     assert (ladder["visible"], layers["visible"], file["interactive"]) == (False, False, False)
 

@@ -25,11 +25,13 @@ LEAD = (
     "The server keeps it for an hour."
 )
 EMPTY = "No file yet. Prune or quantize a model, then press the button."
-Answer = tuple[Any, Any, Any, Any, Any]
+WHOLE = "The whole file"
+Answer = tuple[Any, Any, Any, Any, Any, Any, Any]
 
 
 def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
-    """Pack what was made last, pruned or quantized: cards, both figures, the file, and whose it is.
+    """Pack what was made last, pruned or quantized: cards, both figures, the file, whose it is, its
+    account, and the choice of what the ladder shows.
 
     The folder goes once Gradio has its own copy of the file, which it sweeps.
     """
@@ -48,11 +50,23 @@ def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
         )
         yield (
             _cards(info, variant.name),
-            gr.update(value=size_plots.size_ladder(info), visible=True),
+            gr.update(value=size_plots.size_ladder(info.ladder), visible=True),
             gr.update(value=size_plots.layer_bytes(info), visible=True),
             file,
             key,
+            info,
+            gr.update(
+                choices=[WHOLE, *(layer.name for layer in info.layers)], value=WHOLE, visible=True
+            ),
         )
+
+
+def ladder_of(info: "PackedInfo | None", shown: str) -> Any:
+    """The ladder of the whole file, or of one of its layers."""
+    if info is None:
+        return gr.skip()
+    layers = {layer.name: layer.rungs for layer in info.layers}
+    return size_plots.size_ladder(layers.get(shown, info.ladder))
 
 
 def _cards(info: "PackedInfo", name: str) -> str:
@@ -81,13 +95,13 @@ def nothing() -> Answer:
     """The section for another dense model."""
     hidden = gr.update(value=None, visible=False)
     button = gr.update(value=None, interactive=False, label="Download the file")
-    return html.empty(EMPTY), hidden, hidden, button, None
+    return html.empty(EMPTY), hidden, hidden, button, None, None, gr.update(visible=False)
 
 
 def still(session: Session, held: str | None) -> Answer:
     """The section as it is, unless another model has been made since its file."""
     if held in (None, session.latest):
-        return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        return (gr.skip(),) * 7  # pyright: ignore[reportReturnType]
     return nothing()
 
 
@@ -99,16 +113,22 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.St
         press = gr.Button("Make the file", variant="primary", min_width=140)
         file = gr.DownloadButton("Download the file", interactive=False, min_width=160)
     cards = gr.HTML(html.empty(EMPTY), elem_id="packed-result")
+    shown = gr.Dropdown(
+        [WHOLE], value=WHOLE, label="Ways to store", visible=False, elem_id="packed-shown",
+        info="What each way would take; tinted, what it saves against the way before, or adds.",
+    )  # fmt: skip
     with gr.Row():
         ladder = gr.Plot(label="Ways to store it", show_label=False, visible=False, min_width=320)
         layers = gr.Plot(label="By layer", show_label=False, visible=False, min_width=320)
 
     held = gr.State(None)  # the key of the model in the file
-    outputs = [cards, ladder, layers, file, held]
+    info = gr.State(None)  # its account
+    outputs = [cards, ladder, layers, file, held, info, shown]
     press.click(
         bound(make_file, explorer), session, outputs, api_name="pack",
         show_progress="minimal", show_progress_on=cards, **WORK,
     )  # fmt: skip
+    shown.input(ladder_of, [info, shown], ladder, api_visibility="private", show_progress="hidden")
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     gr.on([start.change, cleared.change], nothing, None, outputs, **quiet)
     session.change(still, [session, held], outputs, **quiet)

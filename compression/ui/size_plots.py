@@ -7,45 +7,63 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from compression.front_records import COMPENSATED, OURS, PRICED
+from compression.packing_info import GZIPPED
 from compression.ui.html import size
 from compression.ui.plots import GRID, PALETTE, base_figure, line_of, marker_of
 
 if TYPE_CHECKING:
     from compression.front_records import FrontPoint
     from compression.packing import PackedInfo
+    from compression.packing_info import Rung
 
 
-def size_ladder(info: "PackedInfo") -> go.Figure:
-    """What the same model takes by each way of storing it, one bar a way, on a logarithmic axis."""
-    figure = base_figure("KiB (logarithmic)", "", height=70 + 46 * len(info.ladder))
-    for rung in info.ladder:
+def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
+    """A waterfall of what the same weights take by each way of storing them, on a logarithmic axis.
+
+    One bar a way, the first that of dense float32; beside each but gzip's, which is there for
+    comparison, lies what it saves against the way before, or adds to it.
+    """
+    figure = base_figure("KiB (logarithmic)", "", height=70 + 46 * len(rungs))
+    dense = before = rungs[0].size_bytes
+    for rung in rungs:
         ours = rung.name == "On disk"
+        bar = {"y": [rung.name], "orientation": "h", "width": 0.36, "showlegend": False}
         figure.add_bar(
             x=[rung.size_bytes / 1024],
-            y=[rung.name],
-            orientation="h",
-            width=0.36,
             marker={"color": PALETTE[0] if ours else PALETTE[8], "opacity": 1 if ours else 0.55},
             customdata=[[rung.size_bytes, rung.explanation]],
             hovertemplate="%{y}: %{customdata[0]:,} bytes<br>%{customdata[1]}<extra></extra>",
-            showlegend=False,
+            **bar,
         )
+        if rung.name != GZIPPED and rung.size_bytes != before:
+            low, high = sorted((rung.size_bytes, before))
+            said = "smaller" if high == before else "larger"
+            figure.add_bar(
+                x=[(high - low) / 1024],
+                base=[low / 1024],
+                marker={"color": PALETTE[0] if high == before else PALETTE[3], "opacity": 0.22},
+                customdata=[[high - low, said]],
+                hovertemplate="%{customdata[0]:,} bytes %{customdata[1]} than the way before"
+                "<extra></extra>",
+                **bar,
+            )
+        before = before if rung.name == GZIPPED else rung.size_bytes
         # Over its bar rather than beside it, where a phone has no room for it.
-        text = f"{rung.name}: {size(rung.size_bytes)}, {info.dense_bytes / rung.size_bytes:.1f} x"
+        text = f"{rung.name}: {size(rung.size_bytes)}, {dense / max(1, rung.size_bytes):.1f} x"
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=rung.name, yshift=17, showarrow=False,
             text=f"<b>{text}</b>" if ours else text, font={"size": 12},
         )  # fmt: skip
-    smallest = min(rung.size_bytes for rung in info.ladder) / 1024
-    largest = max(rung.size_bytes for rung in info.ladder) / 1024
-    ticks = [step * 10**power for power in range(6) for step in (1, 2, 5)]
+    smallest = max(1, min(rung.size_bytes for rung in rungs)) / 1024
+    largest = max(rung.size_bytes for rung in rungs) / 1024
+    ticks = [step * 10**power for power in range(-2, 6) for step in (1, 2, 5)]
     figure.update_xaxes(
         type="log", range=[log10(0.6 * smallest), log10(1.1 * largest)], tickvals=ticks,
-        ticktext=[f"{tick:,}" for tick in ticks],
+        ticktext=[f"{tick:,}" if tick >= 1 else f"{tick:g}" for tick in ticks],
     )  # fmt: skip
-    count = len(info.ladder)
+    count = len(rungs)
     figure.update_yaxes(range=[count - 0.6, -0.9], showticklabels=False, gridcolor="rgba(0,0,0,0)")
-    figure.update_layout(bargap=0.3)
+    figure.update_layout(bargap=0.3, barmode="overlay")
     return figure
 
 
