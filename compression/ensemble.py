@@ -1,6 +1,6 @@
 """Several networks that answer as one: the mean of their logits.
 
-Networks that were trained apart err on different images, so that their mean is more often right
+Networks that were trained apart err on different images, so that their mean may be right more often
 than the best of them, and a better teacher (Hinton et al. 2015, arXiv 1503.02531). A sum of logits
 is a product of what they hold probable. Left out: weights for the better among them.
 """

@@ -24,7 +24,8 @@ POINTS = [
 def test_the_remark_counts_the_sizes_that_ours_wins():
     text = remark(POINTS, dense_correct=900)
     assert "on or above all of the usual ways at 1 of 2 sizes;" in text
-    assert "entropy-constrained it is on or above every other way at 1 of 2. Over 1 sizes" in text
+    assert "entropy-constrained it is on or above every other way at 1 of 2. Each usual way" in text
+    assert "random is one draw. Over 1 sizes drawn" in text
     assert "drawn at random the predicted drop was off by 1.00 points on average (at most 1" in text
     assert "Over 2 evenly spaced sizes the predicted drop was off by 0.00 points" in text
     assert "above the size asked for" not in text
@@ -41,7 +42,7 @@ def test_the_remark_says_by_how_much_compensated_files_are_too_large():
 
 def test_a_size_without_a_rival_is_no_win():
     points = [point(OURS, 100_000, 800, drop=0.1), *POINTS[3:5]]
-    assert "at 0 of 1 sizes (no usual way makes files of the other 1)." in remark(points, 900)
+    assert "at 0 of 1 sizes (no usual way makes files of the other 1). Each" in remark(points, 900)
 
 
 def test_the_figure_has_a_line_a_way_and_stars():

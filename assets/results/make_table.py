@@ -53,7 +53,8 @@ def _checkpoints() -> list[str]:
     return [
         *lines,
         "",
-        f"Last commands: {commands}, on the full CIFAR-10; the files name all. "
+        f"Last commands: {commands}, on the full CIFAR-10; the files name all, with the commit of "
+        "each: names of checkpoints in a command are those of its commit. "
         "Wall times hold what else the machine did then; they do not tell which recipe is faster.",
     ]
 

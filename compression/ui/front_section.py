@@ -77,6 +77,11 @@ def remark(points: list[FrontPoint], dense_correct: int) -> str:
         text += f" (no usual way makes files of the other {len(sizes) - contested})"
     if any(point.way == PRICED for point in points):
         text += f"; entropy-constrained it is on or above every other way at {best} of {len(sizes)}"
+    if contested:
+        text += (
+            ". Each usual way takes the bit width of which the least damage is predicted for it; "
+            "random is one draw"
+        )
     for goal, kind in (("random", "sizes drawn at random"), ("size", "evenly spaced sizes")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
