@@ -10,7 +10,7 @@ from compression.allocation_records import load_settings
 from compression.checkpoint import load_checkpoint
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
-from compression.front_records import COMPENSATED, OURS, PRICED, load_front
+from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, load_front
 from compression.packing import inspect_packed, load_packed
 from compression.packing_info import GZIPPED
 from compression.presets import SHIPPED, layer_names
@@ -131,6 +131,9 @@ def test_a_recorded_front_is_whole_and_of_the_shipped_weights(path):
         assert {p.goal_bytes for p in mine} == sizes
         room = 1.02 if way == COMPENSATED else 1  # its codes are others than were counted
         assert all(p.packed_bytes <= room * p.goal_bytes for p in mine)
+    for size in sizes:  # what was measured is on or above the usual ways, from the same size
+        at = {p.way: p.correct for p in points if p.goal == "size" and p.goal_bytes == size}
+        assert at[OURS] >= max(at[way] for way in RIVALS)
 
 
 @pytest.mark.parametrize(
