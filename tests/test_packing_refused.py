@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from compression.checkpoint import save_checkpoint
 from compression.inputs import InputError
-from compression.packing import inspect_packed, is_packed, load_packed
+from compression.packing import inspect_packed, is_packed, load_packed, save_packed
 from compression.packing_file import PackedFormatError, signed
 from compression.resnet9 import build_model
 from compression.stored import load_stored
@@ -82,6 +82,8 @@ def test_the_home_folder_may_be_abbreviated(packed, monkeypatch):
     monkeypatch.setenv("HOME", str(packed[1].parent))
     assert is_packed(f"~/{packed[1].name}")
     assert load_stored(f"~/{packed[1].name}").layers
+    save_packed(packed[0], "~/again.safetensors")
+    assert packed[1].with_name("again.safetensors").read_bytes() == packed[1].read_bytes()
 
 
 def test_truncated_files_are_refused(content, tmp_path):
