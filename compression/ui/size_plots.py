@@ -52,7 +52,7 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
         text = f"{rung.name}: {size(rung.size_bytes)}, {dense / max(1, rung.size_bytes):.1f} x"
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=rung.name, yshift=17, showarrow=False,
-            text=f"<b>{text}</b>" if ours else text, font={"size": 12},
+            text=f"<b>{text}</b>" if ours else text, font={"size": 11},
         )  # fmt: skip
     smallest = max(1, min(rung.size_bytes for rung in rungs)) / 1024
     largest = max(rung.size_bytes for rung in rungs) / 1024
@@ -69,7 +69,7 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
 
 def layer_bytes(info: "PackedInfo") -> go.Figure:
     """The packed file by layer: its bytes, and the bits that a weight takes there on average."""
-    figure = base_figure("", "KiB in the file, and bits a weight", height=320)
+    figure = base_figure("", "KiB; bits a weight", height=320)
     figure.add_bar(
         x=[layer.name for layer in info.layers],
         y=[layer.total_bytes / 1024 for layer in info.layers],
