@@ -277,10 +277,12 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     found, about = load_front(out)
     assert len(found) == 7
     earlier = [replace(point, correct=1) for point in found]
+    earlier[0] = replace(earlier[0], predicted_drop=0.9)  # by an earlier way to predict
     save_front(out, earlier[:3], about["dense_correct"], about["dense_bytes"], about)
     assert CliRunner().invoke(app, asked).exit_code == 0
     again = load_front(out)[0]
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
+    assert [point.predicted_drop for point in again] == [point.predicted_drop for point in found]
     before = about["machine"] | {"commit": "before"}
     save_front(out, found, 1, 1, about | {"machine": before})
     assert CliRunner().invoke(app, asked).exit_code == 0

@@ -71,7 +71,8 @@ def front_command(
     for point in front.points():
         done.append(point)
         # What an earlier run measured stays in the file until it has been come by again.
-        rest = [p for p in known if p not in done]
+        come_by = {(p.way, p.goal, p.goal_bytes) for p in done}
+        rest = [p for p in known if (p.way, p.goal, p.goal_bytes) not in come_by]
         save_front(out, [*done, *rest], dense_correct, front.dense_bytes, about)
         size = f"{point.packed_bytes / 1024:.0f} KiB"
         typer.echo(f"{point.way}, {size}: {point.accuracy:.2%}", err=True)
