@@ -99,8 +99,8 @@ def build(
             learning = gr.Radio(
                 list(steps.LEARNING), value=steps.LEARNING[0], label="What training may change",
                 info="Deep Compression holds each weight's code, its place in the codebook, and "
-                "trains the values. Rounded to the nearest at 2 bits, far more comes back where "
-                "weights may change code. Zeros of a pruned model stay zero either way.",
+                "trains the values; or weights may take another code as they learn. Zeros of a "
+                "pruned model stay zero either way.",
             )  # fmt: skip
             epochs = gr.Slider(
                 1, timing.MOST_EPOCHS, EPOCHS, step=1,
