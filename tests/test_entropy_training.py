@@ -80,8 +80,8 @@ def test_a_size_that_no_price_reaches_is_said():
     levels, codes = values.unique(return_inverse=True)
     layer = QuantizedLayer("linear", 8, levels[:250], codes.clamp(max=249).byte(), None)
     rounding = EntropyRounding(model, {"linear": layer}, {"linear": 1.0}, 0.5, lambda step: 1, 0)
-    with pytest.raises(InputError, match=r"max_bytes must be within reach, got 1,000 of [\d,]+\."):
-        _squeeze(rounding, 1000)
+    with pytest.raises(InputError, match=r"smallest file takes [\d,]+, got 1,050\.$"):
+        _squeeze(rounding, 1000, 50)  # as was asked for, with the bytes of name and steps
 
 
 def test_a_budget_that_nothing_can_fill_is_no_mistake(sets, dense):
