@@ -66,7 +66,10 @@ def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
         about = _metadata(header)
         start = _digest_place(header, content)
         _check_digest(content, start)
-        tensors = load(content)
+        try:
+            tensors = load(content)
+        except KeyError as error:  # safetensors has types that numpy has not
+            raise ValueError(f"it has a tensor of type {error}") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, PackedFormatError):
             raise

@@ -219,9 +219,9 @@ def test_known_points_are_predicted_anew(points, dense, settings, sets, monkeypa
     again = Front(dense, settings, sets, config, stale)
     monkeypatch.setattr(again, "_measured", None)
     assert list(again.points()) == points
-    other = replace(stale[0], predicted_bytes=stale[0].predicted_bytes - 5000)  # of no allocation
+    other = replace(stale[0], predicted_bytes=stale[0].predicted_bytes - 5000)
     assert again._foretold(other) == points[0]
-    assert again._foretold(points[2]) is points[2] and points[2].way == PRICED
+    assert again._foretold(points[2]) is points[2]  # of no allocation
 
 
 def test_a_size_that_no_bit_width_reaches_is_said(dense, settings):
@@ -283,12 +283,10 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     again = load_front(out)[0]
     assert [point.correct for point in again] == [1, 1, 1, 7, 7, 7, 7]
     assert [point.predicted_drop for point in again] == [point.predicted_drop for point in found]
-    before = about["machine"] | {"commit": "before"}
-    save_front(out, found, 1, 1, about | {"machine": before})
-    assert CliRunner().invoke(app, asked).exit_code == 0
-    assert load_front(out)[1]["earlier_machines"] == [before]
-    assert CliRunner().invoke(app, asked).exit_code == 0
-    assert load_front(out)[1]["earlier_machines"] == [before]
+    save_front(out, found, 1, 1, about | {"machine": (before := {"commit": "before"})})
+    for _ in range(2):
+        assert CliRunner().invoke(app, asked).exit_code == 0
+        assert load_front(out)[1]["earlier_machines"] == [before]
     assert about["command"].endswith("--seed 0 --source sample --images 512")
     assert about["settings"]["command"].startswith("python -m compression allocate resnet9-s/base")
     asked_of = [*asked, "--settings", "s.json", "--images", "100"]

@@ -243,6 +243,14 @@ def test_a_tensor_that_is_missing_or_of_another_type_is_refused(content, tmp_pat
 
     refused(tmp_path, with_header(content, retype), "conv3.codebook .* got uint8")
 
+    for kind in ("F8_E5M2", "F8_E4M3", "I8", "BOOL"):  # as many bytes, the first two not numpy's
+
+        def rare(header, kind=kind):
+            header["conv3.index"]["dtype"] = kind
+
+        match = "tensor of type 'F8" if kind.startswith("F8") else "conv3.index .* got (int8|bool)"
+        refused(tmp_path, with_header(content, rare), match)
+
 
 def test_a_header_that_asks_for_much_is_refused_unread(content, tmp_path):
     refused(tmp_path, (2**40).to_bytes(8, "little") + content[8:], "at most 64 KiB")
