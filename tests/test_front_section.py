@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
-from compression.ui import size_plots
+from compression.ui import front_section, size_plots
 from compression.ui.front_section import remark
 
 
@@ -60,3 +60,23 @@ def test_the_figure_has_a_line_a_way_and_stars():
     without = [each for each in POINTS if each.way != PRICED]
     figure = size_plots.front(without, 0.9, 6_000_000, {})
     assert figure.layout.yaxis.range[0] < 80
+
+
+def test_stars_are_of_the_same_network_and_the_same_images(monkeypatch):
+    def record(start, size_bytes):
+        result = {"packed_bytes": size_bytes, "accuracy": 0.93}
+        return {"start": start, "result": result, "bundled_test": {"correct": 1850, "total": 2000}}
+
+    records = {
+        "packed/a": record("resnet9/gridmask", 400_000),
+        "packed/b": record("resnet9/distilled", 250_000),
+        "packed/c": record("resnet9-s/gridmask", 200_000),
+    }
+    monkeypatch.setattr(front_section, "shrink_records", lambda: records)
+    names = ["packed/a, from resnet9/gridmask", "packed/b, from resnet9/distilled"]
+    for images, accuracy in ((2000, 0.925), (10_000, 0.93)):
+        found = front_section.trained_files("resnet9/gridmask", images)
+        assert found == dict(zip(names, [(400_000, accuracy), (250_000, accuracy)], strict=True))
+    assert list(front_section.trained_files("resnet9-s/baseline", 10_000)) == [
+        "packed/c, from resnet9-s/gridmask"
+    ]

@@ -46,17 +46,27 @@ def build() -> None:
 
 def _front(name: str, points: list[FrontPoint], about: dict[str, Any]) -> None:
     dense = about["dense_correct"] / points[0].total
-    trained = {
-        file: (record["result"]["packed_bytes"], record["result"]["accuracy"])
-        for file, record in shrink_records().items()
-        if record["start"] == name
-    }
+    trained = trained_files(name, points[0].total)
     gr.Plot(size_plots.front(points, dense, about["dense_bytes"], trained), show_label=False)
     gr.HTML(html.note(remark(points, about["dense_correct"])))
     gr.Markdown(
         f"Recorded by `{about['command']}` on {machine_text(about['machine'])}: {len(points)} "
         f"files, each measured on {points[0].total:,} test images."
     )
+
+
+def trained_files(name: str, images: int) -> dict[str, tuple[int, float]]:
+    """Bytes and accuracy of the shipped packed files of a model's network, whichever checkpoint of
+    it they began at, on the same test images as the front's: the bundled ones or all."""
+    found = {}
+    for file, record in shrink_records().items():
+        bundled = record["bundled_test"]
+        accuracy = record["result"]["accuracy"]
+        if images == bundled["total"]:
+            accuracy = bundled["correct"] / bundled["total"]
+        if record["start"].split("/")[0] == name.split("/")[0]:
+            found[f"{file}, from {record['start']}"] = record["result"]["packed_bytes"], accuracy
+    return found
 
 
 def remark(points: list[FrontPoint], dense_correct: int) -> str:
