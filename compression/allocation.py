@@ -2,7 +2,8 @@
 
 For a price of a byte each layer by itself takes the setting of least divergence + price * bytes;
 every price gives the best allocation of its size (Everett 1963; Shoham & Gersho 1988 for coders).
-Prices in between are swept, and what a byte goal leaves over is spent on the single best changes.
+Prices in between are swept, and what a goal leaves over is spent on the single best changes, which
+is nearly the best.
 The prediction adds the layers' divergences and reads the drop off a curve through the measured
 points. Left out: how layers act on one another, which the prediction's recorded error shows.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compression.allocation_table import LayerTable, SettingTable
-from compression.inputs import InputError, choice, real
+from compression.inputs import InputError, choice, real, size_text
 
 _PRICES = 400
 Places = list[tuple[int, int]]  # (row of bits, column of sparsity) of each layer
@@ -59,8 +60,8 @@ def allocate(
     max_drop: float | None = None,
     bits: Sequence[int] | None = None,
 ) -> Allocation:
-    """The allocation of least predicted damage in at most `max_bytes`, or the smallest that is
-    predicted to lose at most `max_drop` of accuracy (a fraction).
+    """The allocation of (nearly) least predicted damage in at most `max_bytes`, or the (nearly)
+    smallest that is predicted to lose at most `max_drop` of accuracy (a fraction).
 
     bits: the widths to choose from (32: float32); by default all quantized ones of the table. Give
     just one of the two goals. Raises InputError for both or neither, for unknown widths, and for a
@@ -80,13 +81,15 @@ def allocate(
                 f"max_drop must be at least {least:.2f} points for this model at these bits, "
                 f"got {100 * most:g}."
             )
-        return described(table, min(fits, key=lambda places: _total(table, places)[0]))
+        smallest = min(fits, key=lambda places: _total(table, places)[0])
+        return described(table, _saved(table, rows, smallest, most))
     budget = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     fits = [places for places in swept if _total(table, places)[0] <= budget]
     if not fits:
         least = min(_total(table, places)[0] for places in swept)
         raise InputError(
-            f"max_bytes must be at least {round(least):,} for this model, got {round(budget):,}."
+            f"max_bytes must be at least {size_text(math.ceil(least))} for this model, "
+            f"got {size_text(budget)}."
         )
     best = min(fits, key=lambda places: _total(table, places)[1])
     return described(table, _spent(table, rows, best, budget))
@@ -145,6 +148,24 @@ def _spent(table: SettingTable, rows: list[int], places: Places, budget: float) 
                 gain = float(worth.max())
                 at = np.unravel_index(int(np.argmax(worth)), worth.shape)
                 best = k, (rows[int(at[0])], int(at[1]))
+        if best is None:
+            return places
+        places[best[0]] = best[1]
+
+
+def _saved(table: SettingTable, rows: list[int], places: Places, most: float) -> Places:
+    """What may still be lost, spent on the change of one layer that saves most for each nat."""
+    places = list(places)
+    while True:
+        divergence = _total(table, places)[1]
+        best, gain = None, 0.0
+        for k, (layer, (row, column)) in enumerate(zip(table.layers, places, strict=True)):
+            saved = layer.size_bytes[row, column] - layer.size_bytes[rows]
+            harmed = layer.divergence[rows] - layer.divergence[row, column]
+            for at in np.argwhere(saved > 0):
+                worth = saved[*at] / max(float(harmed[*at]), 1e-12)
+                if worth > gain and table.expected_drop(divergence + float(harmed[*at])) <= most:
+                    best, gain = (k, (rows[int(at[0])], int(at[1]))), float(worth)
         if best is None:
             return places
         places[best[0]] = best[1]

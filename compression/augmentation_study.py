@@ -64,12 +64,17 @@ def run_study(
     """
     images = {split: len(found) for split, found in sets.items()}
     asked = json.loads(json.dumps(asdict(config))) | {"images": images}
+    recipes = json.loads(json.dumps({way: asdict(config.recipe(way, 0)) for way in WAYS}))
     done: list[StudyRun] = []
     if path.is_file():
         done, content = load_study(path)
         if content.get("config") != asked:
             raise InputError(f"{path.name} must hold a study of the same config, got another one.")
-    about = {"command": command, "config": asked}
+        if content.get("recipes", recipes) != recipes:
+            raise InputError(
+                f"{path.name} must hold a study by the same recipes, got one by others."
+            )
+    about = {"command": command, "config": asked, "recipes": recipes}
     for seed in config.seeds:
         for way in WAYS:
             known = [run for run in done if (run.way, run.seed) == (way, seed)]
@@ -86,6 +91,7 @@ def _trained(
     way: str, seed: int, sets: dict[str, ImageSet], config: StudyConfig, resume: Path
 ) -> StudyRun:
     """One run, left at its last epoch with its state beside it, until it is in the file."""
+    record = machine_record()  # of the code that runs, whatever is committed meanwhile
     model, recipe = build_model(config.preset, seed=seed), config.recipe(way, seed)
     run = train(model, sets["train"], sets["validation"], recipe, resume=resume)
     last = next(result for result in run if result.epoch == config.epochs)
@@ -98,5 +104,6 @@ def _trained(
         found.total,
         sum(row["seconds"] for row in last.history),
         tuple(row["accuracy"] for row in last.history),
-        machine_text(machine_record()),
+        machine_text(record),
+        str(record["commit"]),
     )

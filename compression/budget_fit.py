@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import nn
 
 from compression.allocation import Allocation
-from compression.inputs import InputError, real
+from compression.inputs import InputError, real, size_text
 from compression.packing import pack
 from compression.pruning import prune
 from compression.quantization import quantize
@@ -19,13 +19,18 @@ _USED = 0.99  # of the budget: near enough
 
 
 def fit(
-    model: nn.Module, max_bytes: float, make: Callable[[float], Allocation]
+    model: nn.Module,
+    max_bytes: float,
+    make: Callable[[float], Allocation],
+    *,
+    overhead: int = 0,
 ) -> tuple[Allocation, int]:
     """The allocation of the largest packed file found within `max_bytes`, and that file's bytes.
 
     make: bytes to aim at -> an allocation that is predicted to take at most so many, such as
-    `allocate` gives; it raises InputError where it cannot aim so low. Raises InputError where even
-    the smallest file is too large.
+    `allocate` gives; it raises InputError where it cannot aim so low. overhead: bytes of the file's
+    name and steps (`description_bytes`), part of the budget. Raises InputError where even the
+    smallest file is too large.
     """
     budget = aim = real("max_bytes", max_bytes, 1, 2**40, "bytes")
     best: tuple[Allocation, int] | None = None
@@ -43,7 +48,7 @@ def fit(
                 break
             aim *= _USED
             continue
-        tried, size = found, packed_bytes(model, found)
+        tried, size = found, packed_bytes(model, found, overhead=overhead)
         smallest = min(smallest, size)
         if size <= budget and (best is None or size > best[1]):
             best = found, size
@@ -53,12 +58,13 @@ def fit(
     if best is None:
         raise InputError(
             f"max_bytes must be within reach of this model, whose smallest file so made takes "
-            f"{smallest:,}, got {round(budget):,}."
+            f"{size_text(smallest)}, got {size_text(budget)}."
         )
     return best
 
 
-def packed_bytes(model: nn.Module, found: Allocation) -> int:
-    """What the packed file of `model`, pruned and quantized by an allocation, takes."""
+def packed_bytes(model: nn.Module, found: Allocation, *, overhead: int = 0) -> int:
+    """What the packed file of `model`, pruned and quantized by an allocation, takes, with
+    `overhead` bytes for its name and steps."""
     cut = prune(model, found.sparsities)
-    return len(pack(quantize(cut.model, found.bits, cut.masks)))
+    return len(pack(quantize(cut.model, found.bits, cut.masks))) + overhead

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from compression.compensation import Coding, Compensated, compensated_layers
 from compression.entropy_codebook import Rule, cheapest_rule, entropy_codebook
-from compression.inputs import InputError, real
+from compression.inputs import InputError, real, size_text
 from compression.packing import pack
 from compression.pruning import check_masks
 from compression.quantization import QuantizedLayer, QuantizedModel, with_layers
@@ -133,7 +133,8 @@ def fit_entropy_by_trial(
     least = tried(DEAREST, 0)[1]
     if least > budget:
         raise InputError(
-            f"max_bytes must be at least {least:,} for this model, got {round(budget):,}."
+            f"max_bytes must be at least {size_text(least)} for this model, "
+            f"got {size_text(budget)}."
         )
     if first_price is None:
         price = price_for(model, budget - overhead, worth, masks)

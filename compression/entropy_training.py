@@ -23,7 +23,7 @@ from compression.entropy_quantization import (
     quantize_to_train,
 )
 from compression.entropy_rounding import EntropyRounding, code_bits
-from compression.inputs import InputError, real, whole
+from compression.inputs import InputError, real, size_text, whole
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
 from compression.recipes import TrainConfig
@@ -95,7 +95,7 @@ def train_entropy(
     last = (1 - _SPARE) * (wanted - rest)
     if last <= 0:
         least = math.ceil(rest) + overhead
-        raise InputError(f"max_bytes must be above {least:,}, got {max_bytes:,.0f}.")
+        raise InputError(f"max_bytes must be above {size_text(least)}, got {size_text(max_bytes)}.")
     steps = config.epochs * max(1, len(train_set) // config.batch_size)
     falling = max(1, round(real("shrinking", shrinking, 0, 1) * steps))
 
@@ -155,7 +155,7 @@ def _squeeze(rounding: EntropyRounding, wanted: float, overhead: int) -> None:
         if rounding.price >= DEAREST:
             raise InputError(
                 f"max_bytes must be within reach of this training, whose smallest file takes "
-                f"{size + overhead:,}, got {wanted + overhead:,.0f}."
+                f"{size_text(size + overhead)}, got {size_text(wanted + overhead)}."
             )
         rounding.round_at(rounding.price * factor)
         factor *= _SQUEEZE

@@ -27,6 +27,11 @@ def whole(name: str, value: Any, low: int, high: int, unit: str = "") -> int:
     return int(value)
 
 
+def size_text(size_bytes: float) -> str:
+    """Bytes as a sentence has them: `39,000 bytes (38.1 KiB)`."""
+    return f"{round(size_bytes):,} bytes ({size_bytes / 1024:,.1f} KiB)"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 

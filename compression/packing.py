@@ -66,7 +66,8 @@ def pack(variant: Packable) -> bytes:
 
     Its `layers` say which layers are quantized, its `name` and `steps` go into the metadata, where
     it has them. Raises InputError for a network that is no ResNet9 of a preset, for weights that
-    are not those of their codebooks, and for values that are not finite.
+    are not those of their codebooks, for codebooks that do not ascend, and for values that are not
+    finite.
     """
     model, layers = variant.model, getattr(variant, "layers", {})
     if not isinstance(model, ResNet9):
@@ -108,7 +109,8 @@ def load_packed(path: str | os.PathLike[str]) -> ResNet9:
 
     Before its weights are changed, `unfold_batch_norm` should take its batch norm apart. Raises
     PackedFormatError, one sentence, for a file that is no sound packed model of this version;
-    memory is taken for the file and for one network of its preset only.
+    memory is taken for the network, and for two copies of a file that may be no larger than its
+    preset justifies.
     """
     return load_packed_parts(path)[0].model  # pyright: ignore[reportReturnType]
 
@@ -158,6 +160,8 @@ def inspect_packed(path: str | os.PathLike[str]) -> PackedInfo:
 
 def _quantized_tensors(layer: QuantizedLayer, weight: Tensor) -> Tensors:
     codes, codebook = layer.indices.cpu(), layer.codebook.detach().cpu().float()
+    if bool((codebook.diff() <= 0).any()) or not bool(torch.isfinite(codebook).all()):
+        raise InputError(f"centroids of {layer.name} must be finite and ascend, got others.")
     if not torch.equal(_bits(codebook[codes.long()]), _bits(weight)):
         raise InputError(f"weights of {layer.name} must be those of its codebook, got others.")
     index = encode(codes.flatten().numpy().astype(np.int32), len(codebook))

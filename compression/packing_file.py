@@ -3,14 +3,15 @@
 The tensor `sha256` holds the digest of the whole file with its own 32 bytes as zeros, so that no
 byte can change unseen. One entry of metadata, because safetensors writes several in no fixed order,
 and the same model must give the same bytes. A file is hostile until shown otherwise: its size and
-its header are bounded before anything is parsed, and safetensors checks that the declared tensors
-fill the file exactly.
+its header are bounded before anything is parsed, its size again by what the network that it names
+could take, and safetensors checks that the declared tensors fill the file exactly.
 """
 
 import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,16 @@ def signed(content: bytes) -> bytes:
     return content[:start] + _digest(content, start) + content[start + 32 :]
 
 
-def read_container(path: Path) -> tuple[dict[str, Any], Tensors, int]:
+def read_container(
+    path: Path, most_bytes: Callable[[dict[str, Any]], int] = lambda about: MAX_BYTES
+) -> tuple[dict[str, Any], Tensors, int]:
     """What `container_of` made: metadata, tensors, and the file's size in bytes.
 
-    Raises PackedFormatError for any other file; takes memory for the file alone.
+    most_bytes: how large a file of such metadata may be; asked before the content is read, of which
+    there then are two copies in memory. Raises PackedFormatError for any other file.
     """
-    content = _content(path)
     try:
+        content = _content(path, most_bytes)
         header = _header(content)
         about = _metadata(header)
         start = _digest_place(header, content)
@@ -94,18 +98,18 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, most_bytes: Callable[[dict[str, Any]], int]) -> bytes:
+    """The file's bytes, read once what it says of itself justifies its size."""
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):
             raise OSError("no regular file")
-        size = about.st_size
-        if size > MAX_BYTES:
-            raise PackedFormatError(
-                f"{path.name} must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
-            )
+        _check_size(path, about.st_size, MAX_BYTES)
         with open(path, "rb") as file:
-            content = file.read(MAX_BYTES)  # which may have grown since
+            most = min(MAX_BYTES, most_bytes(_metadata(_header(file.read(8 + MAX_HEADER_BYTES)))))
+            _check_size(path, about.st_size, most)
+            file.seek(0)
+            content = file.read(most)  # which may have grown since
     except OSError as error:
         raise PackedFormatError(
             f"The packed model must be a file that can be read, got {path.name} "
@@ -114,14 +118,21 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def _check_size(path: Path, size_bytes: int, most: int) -> None:
+    if size_bytes > most:
+        raise PackedFormatError(
+            f"{path.name} must be at most {most / 2**20:.1f} MiB for what it says to hold, "
+            f"got {size_bytes / 2**20:.1f} MiB."
+        )
+
+
 def _header(content: bytes) -> dict[str, Any]:
     """The JSON header; ValueError for bytes that begin with none."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(MAX_HEADER_BYTES, len(content) - 8):
         raise PackedFormatError(
             f"A packed model must begin with a safetensors header of at most "
-            f"{MAX_HEADER_BYTES // 2**10} KiB that lies in the file, got {len(content)} bytes "
-            "that begin otherwise."
+            f"{MAX_HEADER_BYTES // 2**10} KiB that lies in the file, got other first bytes."
         )
     header = json.loads(content[8 : 8 + length])
     if not isinstance(header, dict):
@@ -181,9 +192,10 @@ def _digest_place(header: dict[str, Any], content: bytes) -> int:
 
 def _digest(content: bytes, start: int) -> bytes:
     """SHA-256 of the file with the 32 bytes at `start` as zeros."""
-    digest = hashlib.sha256(content[:start])
+    whole = memoryview(content)  # whose parts are no copies
+    digest = hashlib.sha256(whole[:start])
     digest.update(bytes(32))
-    digest.update(content[start + 32 :])
+    digest.update(whole[start + 32 :])
     return digest.digest()
 
 

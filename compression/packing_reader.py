@@ -1,7 +1,9 @@
 """A packed file's parts, each checked before it is used: a user's file is hostile until then."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor
 from compression.data import CHANNEL_MEAN, CHANNEL_STD, CIFAR10_CLASSES
 from compression.inputs import shown
 from compression.packing_codes import CodeError, decode, split
-from compression.packing_file import PackedFormatError, read_container
+from compression.packing_file import MAX_HEADER_BYTES, PackedFormatError, read_container
 from compression.packing_info import PackedLayer
 from compression.packing_ladder import SymbolRun, ladder_of
 from compression.presets import PRESETS
 from compression.quantization import QuantizedLayer
+from compression.resnet9 import ResNet9, count_parameters
 
 _CODED = ("codebook", "index")  # tensors of a quantized layer
 FLOAT = 32  # bits of a layer that is not quantized
@@ -28,16 +31,22 @@ class PackedFile:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self.about, self.tensors, self.size = read_container(path)
-        for name, known in SEEN_AS.items():
-            if self.about.get(name) != known:
-                raise self._error(f"the {name} that this program knows", "another")
-        self.preset = str(self.about.get("preset"))
-        if self.preset not in PRESETS:
-            raise self._error("a known preset", f"{self.preset[:40]!r}")
+        self.about, self.tensors, self.size = read_container(path, self._most_bytes)
+        self.preset = str(self.about["preset"])
         self._layers = self.about.get("layers")
         if not isinstance(self._layers, dict) or not isinstance(self.about.get("recipe"), list):
             raise self._error("layers and a recipe in its metadata", "other entries")
+
+    def _most_bytes(self, about: dict[str, Any]) -> int:
+        """What a file of this network may take: each weight in float32 under an index of zeros, or
+        in a byte with tables of counts."""
+        for name, known in SEEN_AS.items():
+            if about.get(name) != known:
+                raise self._error(f"the {name} that this program knows", "another")
+        preset = str(about.get("preset"))
+        if preset not in PRESETS:
+            raise self._error("a known preset", f"{preset[:40]!r}")
+        return 5 * _parameters(preset) + 2 * MAX_HEADER_BYTES
 
     def _error(self, expected: str, came: str) -> PackedFormatError:
         return PackedFormatError(f"{self._name} must hold {expected}, got {came}.")
@@ -145,8 +154,17 @@ class PackedFile:
         return symbols, values
 
     def _decoded(self, name: str, alphabet: int, count: int) -> np.ndarray:
-        coded = self._tensor(f"{name}.index", ("uint8",), self.size)
+        # A table of four bytes a symbol at most; a symbol takes 8 bits at most, and hardly more.
+        most = 64 + 4 * alphabet + count + count // 16
+        coded = self._tensor(f"{name}.index", ("uint8",), most)
         try:
             return decode(coded, alphabet, count)
         except CodeError as error:
             raise self._error(f"a sound index of {name}", str(error)) from error
+
+
+@functools.cache
+def _parameters(preset: str) -> int:
+    """How many numbers a network of this preset has; none of them is made."""
+    with torch.device("meta"):
+        return count_parameters(ResNet9(preset))

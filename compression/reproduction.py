@@ -15,12 +15,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from compression.centroids import CentroidConfig, train_centroids
+from compression.centroids import CentroidConfig, CentroidEpoch, train_centroids
 from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
 from compression.files import write_json
 from compression.hardware import machine_record
+from compression.inference import count_correct
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
 from compression.packing import save_packed
 from compression.presets import layer_names
@@ -39,6 +40,8 @@ from compression.stored import StoredModel, load_stored
 from compression.training import EpochResult, fine_tune
 
 Notify = Callable[[str], None]
+Stage = tuple[list[str], QuantizedModel]  # what was done, in words, and what it gave
+_STEPS = 20  # of fine-tuning at least in an epoch, however few the images
 
 
 class Reproduction:
@@ -64,14 +67,15 @@ class Reproduction:
         self._started = time.perf_counter() - self.content.get("seconds", 0.0)
         self.sets = sets_of(config, data)
         self.content["images"] = {split: len(images) for split, images in self.sets.items()}
-        check_shipped(config)
-        self._write()  # before the first checkpoint is there for another config to take
+        check_shipped(config, self.content)
+        if not self._results.is_file():
+            self._write()  # before the first checkpoint is there for another config to take
 
     def run(self) -> list[dict[str, Any]]:
         """Do what is not done yet; returns the rows of results.json."""
         for name in self.config.models:
             self.model(name)
-            self.row(f"{name}, dense", ["as trained"], lambda name=name: self._dense(name))
+            self.row(f"{name}, dense", lambda name=name: (["as trained"], self._dense(name)))
         self.compress(self.config.compress)
         return self.content["rows"]
 
@@ -109,39 +113,31 @@ class Reproduction:
 
     def compress(self, name: str) -> None:
         """Prune by a scan, recover, and quantize both the dense and the pruned model."""
-        dense = self._dense(name)[0]
+        dense = self._dense(name)
         if not self.config.prune:
-            return self._quantized(f"{name}, dense", [], lambda: dense, {})
-        sparsities = self._scanned(name, dense)
-        cut = prune(dense, sparsities)
+            return self._quantized(f"{name}, dense", lambda: ([], dense))
+        cut = prune(dense.model, self._scanned(name, dense.model))
+        parts = QuantizedModel(cut.model, {}, cut.masks)
         pruned = [f"pruned to {cut.sparsity:.1%} zeros"]
-        self.row(f"{name}, pruned", pruned, lambda: (cut.model, cut.masks, {}))
-        recovered = functools.cache(lambda: self._recalibrated(cut.model))
-        steps = [*pruned, "batch norm recalibrated"]
-        self.row(f"{name}, pruned, recalibrated", steps, lambda: (recovered(), cut.masks, {}))
+        self.row(f"{name}, pruned", lambda: (pruned, parts))
+        recovered = functools.cache(lambda: self._recalibrated((pruned, parts)))
+        self.row(f"{name}, pruned, recalibrated", recovered)
         if self.config.fine_tune_epochs:
-            tuned = functools.cache(lambda: self._tuned(name, cut.model, cut.masks))
-            way = "distilled" if self.config.distil else "fine-tuned"
-            steps = [*pruned, f"{way} {self.config.fine_tune_epochs} epochs"]
-            self.row(f"{name}, pruned, fine-tuned", steps, lambda: (tuned(), cut.masks, {}))
-            recovered = tuned
-        self._quantized(f"{name}, dense", [], lambda: dense, {})
-        self._quantized(f"{name}, pruned", steps, recovered, cut.masks)
+            tuned = functools.cache(lambda: self._tuned(name, (pruned, parts)))
+            self.row(f"{name}, pruned, fine-tuned", tuned)
+            candidates = (tuned, recovered)
+            recovered = functools.cache(lambda: self._better(*(make() for make in candidates)))
+        self._quantized(f"{name}, dense", lambda: ([], dense))
+        self._quantized(f"{name}, pruned", recovered)
 
-    def row(
-        self,
-        name: str,
-        steps: list[str],
-        make: Callable[[], tuple[nn.Module, dict[str, Any], dict[str, Any]]],
-    ) -> None:
+    def row(self, name: str, make: Callable[[], Stage]) -> None:
         """Make a variant, pack it, load the file back, measure it; unless its row is there."""
         if any(row["variant"] == name for row in self.content["rows"]):
             return
         started = time.perf_counter()
-        model, masks, layers = make()
+        steps, parts = make()
         path = self.folder / "packed" / f"{_slug(name)}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        parts = QuantizedModel(model, layers, masks)
         info = save_packed(StoredModel(name, tuple(steps), parts), path)
         measured = variant_of(load_stored(path), self.sets["test"], name=name)
         row: dict[str, Any] = {**row_of(measured)}
@@ -154,8 +150,8 @@ class Reproduction:
         self._resume(name).unlink(missing_ok=True)
         self.notify(f"{name}: {row['accuracy']:.2%}, {info.total_bytes:,} bytes on disk")
 
-    def _dense(self, name: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-        return load_checkpoint(self.model(name)).model, {}, {}
+    def _dense(self, name: str) -> QuantizedModel:
+        return QuantizedModel(load_checkpoint(self.model(name)).model, {}, {})
 
     def _scanned(self, name: str, dense: nn.Module) -> dict[str, float]:
         path, config = self.folder / f"{name}-scan.json", self.config
@@ -170,98 +166,105 @@ class Reproduction:
         recorded = load_scan(path)
         return suggest_sparsities(recorded.points, recorded.dense.accuracy, config.max_drop / 100)
 
-    def _recalibrated(self, model: nn.Module) -> nn.Module:
+    def _recalibrated(self, stage: Stage) -> Stage:
         images = self.sets["train"].images[: self.config.recalibration_images]
-        return recalibrate_batch_norm(model, images)
+        steps, parts = stage
+        again = dataclasses.replace(parts, model=recalibrate_batch_norm(parts.model, images))
+        return [*steps, "batch norm recalibrated"], again
 
-    def _tuned(self, name: str, model: nn.Module, masks: dict[str, Any]) -> nn.Module:
+    def _better(self, *stages: Stage) -> Stage:
+        """The stage whose model has the most validation images right, of several the first."""
+        images = self.sets["validation"]
+        right = [count_correct(parts.model, images.images, images.labels) for _, parts in stages]
+        return stages[right.index(max(right))]
+
+    def _tuned(self, name: str, stage: Stage) -> Stage:
         path, config = self.folder / f"{name}-tuned.safetensors", self.config
+        steps, parts = stage
         if not path.is_file():
             # A trained network's answers make steeper steps than labels: 0.02 comes near diverging.
             rate = (
                 FINE_TUNE.sgd_lr / FINE_TUNE.temperature**2 if config.distil else FINE_TUNE.sgd_lr
             )
             recipe = dataclasses.replace(
-                FINE_TUNE, epochs=config.fine_tune_epochs, sgd_lr=rate, seed=config.seed
+                FINE_TUNE,
+                epochs=config.fine_tune_epochs,
+                batch_size=min(FINE_TUNE.batch_size, max(2, len(self.sets["train"]) // _STEPS)),
+                sgd_lr=rate,
+                seed=config.seed,
             )
             resume = self._resume(f"{name}, tuned")
             epochs = fine_tune(
-                model,
-                self.sets["train"],
-                self.sets["validation"],
+                parts.model,
+                *self._pair(),
                 recipe,
-                masks=masks,
+                masks=parts.masks,
                 teacher=self._teacher(name),
                 resume=resume,
             )
             best = self._last(f"{name}, fine-tuning", epochs)
             save_checkpoint(cast(ResNet9, best.best_model), path, {"steps": ["fine-tuned"]})
             resume.unlink(missing_ok=True)
-        return load_checkpoint(path).model
+        way = "distilled" if config.distil else "fine-tuned"
+        tuned = dataclasses.replace(parts, model=load_checkpoint(path).model)
+        return [*steps, f"{way} {config.fine_tune_epochs} epochs"], tuned
 
-    def _quantized(
-        self, name: str, steps: list[str], make: Callable[[], nn.Module], masks: dict[str, Any]
-    ) -> None:
+    def _quantized(self, name: str, make: Callable[[], Stage]) -> None:
         """What `make` gives, at each bit width; made where a row of it is still to be measured."""
         for bits in self.config.bits:
-            widths, said = self.config.widths(layer_names(self.config.preset), bits)
-            self._at_width(f"{name}, {said}", said, steps, make, widths, masks)
+            self._at_width(name, make, *self.config.widths(layer_names(self.config.preset), bits))
 
     def _at_width(
-        self,
-        name: str,
-        said: str,
-        steps: list[str],
-        make: Callable[[], nn.Module],
-        widths: dict[str, int],
-        masks: dict[str, Any],
+        self, name: str, make: Callable[[], Stage], widths: dict[str, int], said: str
     ) -> None:
         """As quantized, recalibrated, with rounding errors that make up for each other, and from
         there with trained centroids, and with weights that may change theirs."""
-        config = self.config
-        plain = functools.cache(lambda: quantize(make(), widths, masks))
-        done = [*steps, f"k-means quantized to {said}"]
-        self.row(name, done, lambda: _parts(plain()))
-        again = functools.cache(lambda: self._statistics_anew(plain()))
-        done = [*done, "batch norm recalibrated"]
-        self.row(f"{name}, recalibrated", done, lambda: _parts(again()))
-        if count := min(config.compensation_images, len(self.sets["train"])):
-            images = self.sets["train"].images[:count]
-            again = functools.cache(
-                lambda: self._statistics_anew(quantize_compensated(make(), widths, images, masks))
-            )
-            text = f"rounding errors made up for on {count} images"
-            done = [*done[:-1], text, "batch norm recalibrated"]
-            self.row(f"{name}, compensated", done, lambda: _parts(again()))
-        way = "distilled" if config.distil else "trained"
-        if epochs := config.centroid_epochs:
-            text = f"centroids {way} {epochs} epochs, best on validation"
-            label = f"{name}, trained"
-            self.row(label, [*done, text], lambda: _parts(self._trained(label, again())))
-        if epochs := config.code_epochs:
-            text = f"weights {way} {epochs} epochs, free to change centroid, best on validation"
-            freed = f"{name}, codes trained"
-            self.row(freed, [*done, text], lambda: _parts(self._recoded(freed, again(), make())))
+        name, text = f"{name}, {said}", f"k-means quantized to {said}"
 
-    def _statistics_anew(self, quantized: QuantizedModel) -> QuantizedModel:
-        return dataclasses.replace(quantized, model=self._recalibrated(quantized.model))
+        @functools.cache
+        def plain() -> Stage:
+            steps, parts = make()
+            return [*steps, text], quantize(parts.model, widths, parts.masks)
+
+        def compensated() -> Stage:
+            steps, parts = make()
+            found = quantize_compensated(parts.model, widths, images, parts.masks)
+            return [*steps, text, f"rounding errors made up for on {len(images)} images"], found
+
+        self.row(name, plain)
+        again = functools.cache(lambda: self._recalibrated(plain()))
+        self.row(f"{name}, recalibrated", again)
+        images = self.sets["train"].images[: self.config.compensation_images]
+        if len(images):
+            again = functools.cache(lambda: self._recalibrated(compensated()))
+            self.row(f"{name}, compensated", again)
+        if self.config.centroid_epochs:
+            self.row(f"{name}, trained", lambda: self._trained(f"{name}, trained", again()))
+        if self.config.code_epochs:
+            freed = f"{name}, codes trained"
+            self.row(freed, lambda: self._recoded(freed, again(), make()[1].model))
 
     def _teacher(self, name: str) -> nn.Module | None:
-        return self._dense(name.partition(",")[0])[0] if self.config.distil else None
+        return self._dense(name.partition(",")[0]).model if self.config.distil else None
 
-    def _trained(self, name: str, quantized: QuantizedModel) -> QuantizedModel:
-        config = dataclasses.replace(
-            CentroidConfig(), epochs=self.config.centroid_epochs, seed=self.config.seed
-        )
-        epochs = train_centroids(quantized, *self._pair(), config, **self._learning(name))
-        return self._last(name, epochs).best
+    def _trained(self, name: str, stage: Stage) -> Stage:
+        config = CentroidConfig(epochs=self.config.centroid_epochs, seed=self.config.seed)
+        epochs = train_centroids(stage[1], *self._pair(), config, **self._learning(name))
+        return self._kept(stage, self._last(name, epochs), "centroids", "")
 
-    def _recoded(self, name: str, quantized: QuantizedModel, model: nn.Module) -> QuantizedModel:
+    def _recoded(self, name: str, stage: Stage, model: nn.Module) -> Stage:
         config = dataclasses.replace(
             CODE_TRAINING, epochs=self.config.code_epochs, seed=self.config.seed
         )
-        epochs = train_codes(quantized, model, *self._pair(), config, **self._learning(name))
-        return self._last(name, epochs).best
+        epochs = train_codes(stage[1], model, *self._pair(), config, **self._learning(name))
+        return self._kept(stage, self._last(name, epochs), "weights", ", free to change centroid")
+
+    def _kept(self, stage: Stage, last: CentroidEpoch, what: str, how: str) -> Stage:
+        """The best epoch's model, or the start where no epoch was better on validation."""
+        way = "distilled" if self.config.distil else "trained"
+        best = f"epoch {last.best_epoch}" if last.best_epoch else "the start"
+        text = f"{what} {way} {last.epochs} epochs{how}: {best} kept, best on validation"
+        return [*stage[0], text], last.best
 
     def _pair(self) -> tuple[ImageSet, ImageSet]:
         return self.sets["train"], self.sets["validation"]
@@ -294,7 +297,3 @@ class Reproduction:
 def _slug(name: str) -> str:
     """A row's name as that of a file."""
     return name.replace(", ", "-").replace(" ", "-")
-
-
-def _parts(quantized: QuantizedModel) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    return quantized.model, quantized.masks, quantized.layers

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from compression.data import SPLITS, ImageSet, load_cifar10
-from compression.files import read_record
+from compression.files import read_record, without_folders
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.reproduction_config import ReproductionConfig
+from compression.scan_cache import weights_digest
 
 
 def sets_of(config: ReproductionConfig, data: Path | None) -> dict[str, ImageSet]:
@@ -46,12 +47,20 @@ def content_of(
     return {"command": command, "config": asked, "machine": machine, "rows": []}
 
 
-def check_shipped(config: ReproductionConfig) -> None:
-    """Raise InputError unless the checkpoints that are named are there, and of the preset."""
+def check_shipped(config: ReproductionConfig, content: dict[str, Any]) -> None:
+    """Raise InputError unless the checkpoints that are named are there, of the preset, and those
+    that an earlier go began at; `content` remembers them."""
+    known = content.setdefault("weights", {})
     for cycles in config.models.values():
         if "/" in cycles[0]:
-            found = load_checkpoint(cycles[0]).model.preset
-            if found != config.preset:
+            model = load_checkpoint(cycles[0]).model
+            if model.preset != config.preset:
                 raise InputError(
-                    f"preset must be that of {cycles[0]}, {found}, got {config.preset}."
+                    f"preset must be that of {cycles[0]}, {model.preset}, got {config.preset}."
+                )
+            digest = weights_digest(model)
+            if known.setdefault(without_folders(cycles[0]), digest) != digest:
+                raise InputError(
+                    f"{cycles[0]} must have the weights that this folder's run began at, got "
+                    "others: choose an empty folder."
                 )

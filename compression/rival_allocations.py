@@ -12,7 +12,7 @@ from torch import nn
 
 from compression.allocation import Allocation, described
 from compression.allocation_table import SettingTable
-from compression.inputs import InputError
+from compression.inputs import InputError, size_text
 from compression.resnet9 import prunable_layers
 
 _ROUNDS = 12  # of bisection: finer than the tables' steps of a percent
@@ -67,7 +67,8 @@ def _at_size(
     smallest = _placed(table, bits, sparsities(high))
     if smallest.size_bytes > max_bytes:
         raise InputError(
-            f"max_bytes must be at least {smallest.size_bytes:,}, got {round(max_bytes):,}."
+            f"max_bytes must be at least {size_text(smallest.size_bytes)}, "
+            f"got {size_text(max_bytes)}."
         )
     for _ in range(_ROUNDS):
         middle = (low + high) / 2

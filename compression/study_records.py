@@ -22,7 +22,7 @@ class StudyRun:
     """One run: its best validation accuracy, and what that epoch's model got on the test images.
 
     seconds: of training, without validation; curve: validation accuracy after each epoch; machine:
-    what trained it, in words.
+    what trained it, in words; commit: of the code that did.
     """
 
     way: str
@@ -33,6 +33,7 @@ class StudyRun:
     seconds: float
     curve: tuple[float, ...]
     machine: str = ""
+    commit: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -51,26 +52,51 @@ def load_study(path: Path) -> tuple[list[StudyRun], dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class StudySummary:
-    """One way over its seeds: mean test accuracy and its standard deviation (0 of one seed), both
-    fractions, and mean training seconds; difference: from plain, seed by seed, mean and deviation.
-    """
+class Difference:
+    """Of two ways, seed by seed, in fractions of the test images: mean and standard deviation (0 of
+    one seed)."""
 
-    way: str
-    seeds: int
     mean: float
     spread: float
-    seconds: float
-    difference: float
-    difference_spread: float
+    seeds: int
 
     @property
     def margin(self) -> float:
-        """Half of the difference's 95 % interval by Student's t; infinite for one seed."""
+        """Half of the mean's 95 % interval by Student's t; infinite for one seed."""
         if self.seeds < 2:
             return inf
         t = _T95[min(self.seeds - 2, len(_T95) - 1)]
-        return t * self.difference_spread / self.seeds**0.5
+        return t * self.spread / self.seeds**0.5
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether 0 is outside that interval."""
+        return abs(self.mean) > self.margin
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """One way over its seeds: test accuracy of each (fractions), and the least and the most seconds
+    of training that a run took."""
+
+    way: str
+    accuracies: tuple[float, ...]
+    seconds: tuple[float, float]
+
+    @property
+    def mean(self) -> float:
+        """Test accuracy, a fraction."""
+        return mean(self.accuracies)
+
+    @property
+    def spread(self) -> float:
+        """Its standard deviation, 0 of one seed."""
+        return _spread(self.accuracies)
+
+    def against(self, other: "StudySummary") -> Difference:
+        """This way's accuracy less the other's, seed by seed."""
+        apart = [a - b for a, b in zip(self.accuracies, other.accuracies, strict=True)]
+        return Difference(mean(apart), _spread(apart), len(apart))
 
 
 def summarize(runs: Sequence[StudyRun]) -> list[StudySummary]:
@@ -85,19 +111,16 @@ def summarize(runs: Sequence[StudyRun]) -> list[StudySummary]:
     found = []
     for way in ways:
         mine = [by_place[way, seed] for seed in seeds]
-        apart = [run.accuracy - by_place[ways[0], run.seed].accuracy for run in mine]
-        found.append(
-            StudySummary(
-                way,
-                len(seeds),
-                mean(run.accuracy for run in mine),
-                _spread([run.accuracy for run in mine]),
-                mean(run.seconds for run in mine),
-                mean(apart),
-                _spread(apart),
-            )
-        )
+        seconds = [run.seconds for run in mine]
+        accuracies = tuple(run.accuracy for run in mine)
+        found.append(StudySummary(way, accuracies, (min(seconds), max(seconds))))
     return found
+
+
+def minutes(seconds: tuple[float, float]) -> str:
+    """The least and the most, in minutes."""
+    least, most = (f"{each / 60:.1f}" for each in seconds)
+    return f"{least} min" if least == most else f"{least} to {most} min"
 
 
 def _spread(numbers: Sequence[float]) -> float:

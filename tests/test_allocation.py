@@ -123,15 +123,18 @@ def small_table():
     return SettingTable(tuple(layers), 10, 0.9, DropCurve(0.8, 5.0, 1.0))
 
 
-def brute_force(table, budget):
-    """The least divergence of all 512 allocations within the budget."""
+def all_of(table):
+    """Bytes and divergence of all 512 allocations."""
     places = [list(np.ndindex(*layer.size_bytes.shape)) for layer in table.layers]
-    best = np.inf
     for chosen in itertools.product(*places):
         pairs = list(zip(table.layers, chosen, strict=True))
-        if sum(layer.size_bytes[at] for layer, at in pairs) + table.rest_bytes <= budget:
-            best = min(best, sum(layer.divergence[at] for layer, at in pairs))
-    return best
+        size = sum(layer.size_bytes[at] for layer, at in pairs) + table.rest_bytes
+        yield size, sum(layer.divergence[at] for layer, at in pairs)
+
+
+def brute_force(table, budget):
+    """The least divergence within the budget."""
+    return min(divergence for size, divergence in all_of(table) if size <= budget)
 
 
 def test_every_swept_allocation_is_the_best_of_its_size():
@@ -148,7 +151,7 @@ def test_a_budget_is_kept_and_nearly_the_best_is_found(budget):
     table = small_table()
     found = allocate(table, max_bytes=budget)
     assert found.size_bytes <= budget
-    assert found.divergence <= brute_force(table, budget) + 0.35
+    assert found.divergence <= brute_force(table, budget) + 0.03
 
 
 def test_a_drop_is_kept_by_the_smallest_that_does():
@@ -157,6 +160,15 @@ def test_a_drop_is_kept_by_the_smallest_that_does():
     assert found.predicted_drop == pytest.approx(0.8 * (1 - np.exp(-found.divergence / 5)))
     assert found.predicted_drop <= 0.1
     assert allocate(table, max_drop=0.3).size_bytes < found.size_bytes
+
+
+@pytest.mark.parametrize("drop", [0.03, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_what_may_be_lost_is_spent_on_nearly_the_fewest_bytes(drop):
+    table = small_table()
+    found = allocate(table, max_drop=drop)
+    least = min(size for size, spent in all_of(table) if table.expected_drop(spent) <= drop)
+    assert found.predicted_drop <= drop
+    assert least <= found.size_bytes <= 1.25 * least
 
 
 def test_rivals_keep_the_budget_and_are_what_they_say(baseline, table):
@@ -186,7 +198,7 @@ def test_rivals_keep_the_budget_and_are_what_they_say(baseline, table):
     [
         ({}, "One goal must be given"),
         ({"max_bytes": 1e5, "max_drop": 0.1}, "One goal must be given"),
-        ({"max_bytes": 50}, "max_bytes must be at least [0-9,]+ for this model, got 50"),
+        ({"max_bytes": 50}, "max_bytes must be at least [0-9,]+ bytes .* for this model, got 50"),
         ({"max_bytes": 1e6, "bits": [7]}, "bits must be one of 32, 2, 4, got 7"),
         ({"max_bytes": 1e6, "bits": []}, "bits must name at least one width"),
         ({"max_drop": 2}, "max_drop must be a number from 0 to 1, got 2"),
@@ -241,7 +253,7 @@ def test_a_budget_out_of_reach_or_beyond_need_is_met_as_well_as_it_can(baseline,
             raise InputError(f"max_bytes must be at least 499,000, got {aim}.")
         return large
 
-    made = f"takes {fit(baseline, 700_000, lambda aim: large)[1]:,}, got 500,000"
+    made = f"takes {fit(baseline, 700_000, lambda aim: large)[1]:,} bytes .*, got 500,000"
     with pytest.raises(InputError, match=f"max_bytes must be within reach .* {made}"):
         fit(baseline, 500_000, no_lower)
     with pytest.raises(InputError, match="max_bytes must be at least .* got 9,000"):

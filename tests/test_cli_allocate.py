@@ -10,6 +10,12 @@ from typer.testing import CliRunner
 from compression.__main__ import app
 from compression.allocation_records import load_settings
 from compression.cli import allocate as command
+from compression.cli import front
+from compression.model import load_checkpoint
+from compression.packing import load_packed, save_packed
+from compression.pruning import prune
+from compression.scan_cache import weights_digest
+from compression.unfolding import is_folded
 
 SETTINGS = (
     Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
@@ -67,3 +73,22 @@ def test_what_does_not_fit_is_said(words, text):
     before = SETTINGS.read_bytes()
     assert str(allocated(*words).exception) == text
     assert SETTINGS.read_bytes() == before
+
+
+def test_a_front_of_a_packed_file_takes_its_batch_norm_apart(tmp_path, monkeypatch):
+    """Folded, recalibration would leave it as it was."""
+    path, seen = tmp_path / "small.safetensors", []
+    save_packed(prune(load_checkpoint("resnet9-s/baseline").model, {}), path)
+
+    def begun(dense, *asked):
+        seen.append(dense)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(front, "Front", begun)
+    monkeypatch.setattr(front, "measured_settings", lambda *asked: load_settings(SETTINGS))
+    monkeypatch.setattr(front, "_known", lambda out, about: seen.append(about) or ([], 1, []))
+    CliRunner().invoke(app, ["front", str(path), str(tmp_path / "f.json"), "--source", "sample"])
+    about, dense = seen
+    packed = load_packed(path)
+    assert is_folded(packed) and not is_folded(dense)
+    assert about["weights"] == weights_digest(packed)

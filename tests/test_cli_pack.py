@@ -65,6 +65,15 @@ def test_what_a_file_cannot_hold_or_be_is_said_before_it_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
 
 
+def test_a_files_own_words_move_no_cursor(tmp_path):
+    packed = tmp_path / "p.safetensors"
+    words = ("\x1b[2Jgone", "a\non disk: 1 byte")
+    save_packed(StoredModel("x", words, load_stored("resnet9-s/baseline").parts), packed)
+    told = run("inspect", packed).stdout
+    assert "\x1b" not in told and told.count("\non disk: ") == 1
+    assert json.loads(run("inspect", packed, "--json").stdout)["recipe"] == list(words)
+
+
 def test_a_checkpoint_that_is_quantized_already_is_packed_as_it_is(tmp_path):
     quantized, packed = tmp_path / "q.safetensors", tmp_path / "p.safetensors"
     run("quantize", "resnet9-s/baseline", quantized, "--bits", 2, "--source", "sample")

@@ -200,7 +200,9 @@ def test_layers_without_anything_left_stay_zero(baseline, images):
 
 
 def test_what_cannot_be_is_said(baseline, images, worth):
-    with pytest.raises(InputError, match="max_bytes must be at least [0-9,]+ for .*, got 1,000"):
+    with pytest.raises(
+        InputError, match="max_bytes must be at least [0-9,]+ bytes .* for .*, got 1,000 bytes"
+    ):
         fit_entropy(baseline, 1000, images[:32])
     with pytest.raises(InputError, match="price must be a number from 1e-16"):
         quantize_entropy(baseline, 0, images)

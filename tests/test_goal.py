@@ -4,10 +4,11 @@ import gradio as gr
 import pytest
 
 from compression.inputs import InputError
+from compression.packing import save_packed
 from compression.ui import prune_tab
 from compression.ui.budget import GOALS, fill_bits, plan, prune_by_plan
 from compression.ui.explorer import Explorer
-from compression.ui.quantize_steps import ROUNDINGS, SOURCES, quantize_layers
+from compression.ui.quantize_steps import ROUNDINGS, SOURCES, quantize_layers, recalibrate
 from compression.ui.session import Session
 
 
@@ -31,10 +32,22 @@ def pruned(explorer, first):
 
 
 def test_a_plan_for_points_lost_is_predicted_to_keep_them(explorer, first, pruned):
-    dense = explorer.known_table(first.start).dense_accuracy
+    dense = explorer.variant(first.start).evaluation.accuracy
     assert dense - 0.02 <= pruned.plan.accuracy < dense
     assert 50_000 < pruned.plan.size_bytes < 600_000
-    assert f"predicted {pruned.plan.accuracy:.1%} right" in pruned.plan.text()
+    assert f"predicted {pruned.plan.accuracy:.1%} of the test images right" in pruned.plan.text()
+
+
+def test_the_file_that_the_page_makes_keeps_the_goal(explorer, first, tmp_path):
+    *_, (rows, planned, _) = plan(explorer, first, 150, GOALS[0], 1)
+    *_, (session, *_) = prune_by_plan(explorer, first, rows, planned)
+    bits, source, _ = fill_bits(explorer, session)
+    asked = (explorer, session, source, 4, bits, ROUNDINGS[0])
+    *_, (session, *_) = quantize_layers(*asked)
+    *_, (session, *_) = recalibrate(explorer, session)
+    made = save_packed(explorer.variant(session.quantized), tmp_path / "file.safetensors")
+    assert "batch norm recalibrated" in made.recipe[-1]
+    assert 0.98 * 150 * 1024 <= made.total_bytes <= planned.size_bytes <= 150 * 1024
 
 
 def test_what_was_foretold_stands_beside_what_is_measured(explorer, pruned):

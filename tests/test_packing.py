@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load
 
 from compression.checkpoint import FOLDER
 from compression.data import load_cifar10
@@ -52,7 +53,14 @@ def test_the_same_weights_come_back_and_the_same_bytes_again(kind, baseline, pru
     save_packed(variant, tmp_path / "b.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()
     assert content == (tmp_path / "b.safetensors").read_bytes()
-    assert info.total_bytes == len(content) == sum(info.parts.values())
+    assert info.total_bytes == len(content)
+    header = 8 + int.from_bytes(content[:8], "little")
+    stored = load(content)
+    assert info.container_bytes == header + 32  # and the digest
+    assert sum(info.parts.values()) == header + sum(each.nbytes for each in stored.values())
+    assert info.parts["codebooks"] == sum(
+        each.nbytes for name, each in stored.items() if name.endswith(".codebook")
+    )
     loaded = load_packed(tmp_path / "a.safetensors")
     assert not loaded.training
     wanted = prunable_layers(variant.model)
@@ -149,6 +157,12 @@ def test_what_cannot_be_packed_is_said(baseline, packed, tmp_path):
         save_packed(dataclasses.replace(packed[0], model=torch.nn.Linear(1, 1)), target)
     with pytest.raises(InputError, match="weights of conv1 must be those of its codebook"):
         save_packed(dataclasses.replace(packed[0], model=baseline), target)
+    first = packed[0].layers["conv1"]
+    for book in (first.codebook.flip(0), first.codebook * math.inf):
+        changed = dataclasses.replace(first, codebook=book)
+        layers = packed[0].layers | {"conv1": changed}
+        with pytest.raises(InputError, match="centroids of conv1 must be finite and ascend"):
+            save_packed(dataclasses.replace(packed[0], layers=layers), target)
     broken = build_model("resnet9-s")
     with torch.no_grad():
         broken.conv2.conv.weight[0, 0, 0, 0] = math.nan

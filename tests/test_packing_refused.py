@@ -18,7 +18,7 @@ from compression.checkpoint import save_checkpoint
 from compression.inputs import InputError
 from compression.packing import inspect_packed, is_packed, load_packed, save_packed
 from compression.packing_file import PackedFormatError, signed
-from compression.resnet9 import build_model
+from compression.resnet9 import build_model, count_parameters
 from compression.stored import load_stored
 from tests import packing_cases
 
@@ -76,6 +76,8 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
     for path in (pipe, Path(os.devnull), tmp_path):
         with pytest.raises(PackedFormatError, match="must be a file that can be read"):
             load_packed(path)
+    with pytest.raises(PackedFormatError, match="that does not read: .*embedded null"):
+        load_packed("a\0b")
 
 
 def test_the_home_folder_may_be_abbreviated(packed, monkeypatch):
@@ -148,20 +150,37 @@ def test_what_a_network_of_its_preset_does_not_have_is_refused(content, tmp_path
     refused(tmp_path, named, "must hold only the layers of its network, got 'more'")
 
 
-def test_other_safetensors_files_are_told_what_they_are(tmp_path):
+def test_other_safetensors_files_are_told_what_they_are(content, tmp_path):
     save_checkpoint(build_model(), tmp_path / "checkpoint.safetensors", {})
     with pytest.raises(PackedFormatError, match="got a checkpoint: `python -m compression pack`"):
         load_packed(tmp_path / "checkpoint.safetensors")
     arrays = {"x": np.zeros(3, np.uint8)}
     refused(tmp_path, save(arrays), "metadata entry 'packed', got a file without metadata.$")
     refused(tmp_path, save(arrays, {"a": "b"}), r"metadata entry 'packed', got \['a'\].$")
-    refused(tmp_path, save(arrays, {"packed": '{"version": 1}'}), "it has no checksum")
+    refused(tmp_path, save(arrays, {"packed": '{"version": 1}'}), "the classes that this program")
+    entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    refused(tmp_path, save(arrays, entries), "it has no checksum")
 
 
 def test_a_home_that_nobody_has_is_one_sentence(packed):
     for read in (load_packed, inspect_packed, load_stored):
         with pytest.raises(InputError, match="got (a|'~nobody-x/a')"):
             read("~nobody-x/a")
+
+
+def swollen(content, size_bytes):
+    """The file, truly signed, with so many bytes more in one layer's index."""
+    tensors = load(content)
+    tensors["conv1.index"] = np.append(tensors["conv1.index"], np.zeros(size_bytes, np.uint8))
+    length = int.from_bytes(content[:8], "little")
+    return signed(save(tensors, json.loads(content[8 : 8 + length])["__metadata__"]))
+
+
+def test_what_no_network_needs_is_refused_by_its_size(content, tmp_path):
+    """A byte and a float32 a weight are a sound file's most; an index takes a byte a weight."""
+    most = 5 * count_parameters(build_model("resnet9-s"))
+    refused(tmp_path, swollen(content, most + 2**18), r"at most 8.0 MiB .* got 8.4 MiB")
+    refused(tmp_path, swollen(content, 2**16), "conv1.index with at most .* of uint8")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process as Linux does")
@@ -188,6 +207,7 @@ def test_a_hostile_file_takes_little_memory(content, tmp_path):
         (tmp_path / f"{k}.safetensors").write_bytes(each)
     with (tmp_path / "6.safetensors").open("wb") as file:
         file.truncate(2**40)  # of zeros that take no room on the disk
+    (tmp_path / "7.safetensors").write_bytes(swollen(content, 120 * 2**20))
     script = (
         "import resource, sys\n"
         "from compression.packing import load_packed, PackedFormatError\n"
@@ -201,7 +221,7 @@ def test_a_hostile_file_takes_little_memory(content, tmp_path):
         "        continue\n"
         "    sys.exit(path)\n"
     )
-    paths = [str(tmp_path / f"{k}.safetensors") for k in range(len(hostile) + 2)]
+    paths = [str(tmp_path / f"{k}.safetensors") for k in range(len(hostile) + 3)]
     ran = subprocess.run(
         [sys.executable, "-c", script, *paths], capture_output=True, text=True, check=False
     )

@@ -71,7 +71,9 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path, monkeyp
 
     for step in ("quantize", "quantize_compensated", "recalibrate_batch_norm", "fine_tune"):
         monkeypatch.setattr(reproduction, step, never)
+    written = (tmp_path / "run" / "results.json").read_bytes()
     assert [row["variant"] for row in Reproduction(config, tmp_path / "run").run()] == names
+    assert (tmp_path / "run" / "results.json").read_bytes() == written  # its seconds too
 
 
 def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):
@@ -146,11 +148,41 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         Reproduction(ReproductionConfig(**TINY), tmp_path / "other")
 
 
+def test_a_run_that_began_at_other_weights_is_not_gone_on_with(tmp_path):
+    config = ReproductionConfig(**TINY)
+    results = tmp_path / "results.json"
+    began = Reproduction(config, tmp_path).content["weights"]
+    assert list(began) == ["resnet9-s/gridmask"] and len(began["resnet9-s/gridmask"]) == 64
+    content = json.loads(results.read_text())
+    results.write_text(json.dumps(content | {"weights": {"resnet9-s/gridmask": "0" * 64}}))
+    with pytest.raises(InputError, match="gridmask must have the weights that this folder's run"):
+        Reproduction(config, tmp_path)
+
+
 def test_the_images_are_those_that_there_are(tmp_path):
     config = ReproductionConfig(**TINY | {"train_images": 45_000, "compensation_images": 40_000})
     content = Reproduction(config, tmp_path).content
     assert content["images"] == {"train": 3000, "validation": 30, "test": 50}
     assert "; 3,000 training images; " in markdown(content)
+
+
+def test_a_row_whose_training_kept_its_start_says_so():
+    def row(variant, loss):
+        return {
+            "variant": variant, "accuracy": 0.9, "loss": loss, "packed_bytes": 1, "dense_bytes": 2,
+        }  # fmt: skip
+
+    names = ["net, dense", *(f"net, dense, {bits} bits" for bits in (4, 2))]
+    rows = [row(names[0], 0.3)]
+    for name, loss in zip(names[1:], (0.4, 0.2), strict=True):
+        rows += [row(name, 0.4), row(f"{name}, compensated", 0.4), row(f"{name}, trained", loss)]
+    config = asdict(ReproductionConfig(**TINY))
+    told = markdown({"command": "x", "machine": machine_record(), "config": config, "rows": rows})
+    marked = [line for line in told.splitlines() if "no epoch was better" in line]
+    assert len(marked) == 1
+    assert marked[0].startswith(
+        "| net, dense, 4 bits, trained (no epoch was better than the start)"
+    )
 
 
 def test_the_table_names_the_steps_that_were_taken_alone():
@@ -189,15 +221,15 @@ def test_trained_levels_are_not_trained_again_where_only_their_row_is_missing(
     config = ReproductionConfig(**TINY | asked)
     first = Reproduction(config, tmp_path)
 
-    def killed(quantized):
+    def killed(variant, path):
         if killed.left == 0:
             raise KeyboardInterrupt
         killed.left -= 1
-        return parts(quantized)
+        return save(variant, path)
 
-    killed.left, parts = 2, reproduction._parts
+    killed.left, save = 3, reproduction.save_packed
     with monkeypatch.context() as patch:
-        patch.setattr(reproduction, "_parts", killed)
+        patch.setattr(reproduction, "save_packed", killed)
         with pytest.raises(KeyboardInterrupt):
             first.run()
     assert [path.name for path in tmp_path.glob("*.resume")] == [
@@ -235,4 +267,13 @@ def test_a_config_that_does_not_fit_is_said(tmp_path, text, match):
 @pytest.mark.parametrize("name", ["full", "quick", "shipped", "resnet9", *TWO_BITS])
 def test_the_configs_in_assets_are_sound(name):
     config = load_config(ASSETS / f"{name}.toml")
-    assert config.compress in config.models
+    assert all("/" in cycles[0] for cycles in config.models.values()) == (name != "full")
+
+
+@pytest.mark.parametrize("name", ["quick", "shipped", "resnet9", *TWO_BITS])
+def test_what_is_recorded_was_done_by_its_config(name):
+    path = "quick-reproduction" if name == "quick" else f"reproduce-{name}"
+    recorded = json.loads((ASSETS.parent / "results" / f"{path}.json").read_text())
+    asked = json.loads(json.dumps(asdict(load_config(ASSETS / f"{name}.toml"))))
+    assert recorded["config"] == asked
+    assert recorded["command"].endswith("--quick" if name == "quick" else f"{name}.toml")

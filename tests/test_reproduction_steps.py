@@ -26,6 +26,8 @@ ASKED: dict[str, Any] = {
     "levels": [0.3, 0.6], "max_drop": 2.5, "recalibration_images": 50, "compensation_images": 0,
     "bits": [2], "fine_tune_epochs": 4, "centroid_epochs": 2, "code_epochs": 3,
 }  # fmt: skip
+WAYS = ("trained", "codes-trained")
+MODELS = {"gridmask": ["resnet9-s/gridmask"]}
 
 
 def halved(model):
@@ -44,16 +46,21 @@ def done(tiny_network, tmp_path_factory):
     save_checkpoint(tiny_network, folder / "net.safetensors", {})
     suggested = {name: k / 10 for k, name in enumerate(layer_names("tiny"))}
     given = {"scan": [], "fine_tune": [], "train_centroids": [], "train_codes": []}
+    states = []
 
     def suggest(*asked):
         given["scan"].append(asked)
         return suggested
 
     def stand_in(name, make):
-        def trained(*asked, teacher, **options):
+        def trained(*asked, teacher, resume, **options):
             given[name].append((asked, teacher))
+            states.append(resume.name)
             found = make(asked[0])
-            yield SimpleNamespace(epoch=1, epochs=1, accuracy=0.5, best=found, best_model=found)
+            yield SimpleNamespace(
+                epoch=1, epochs=7, accuracy=0.5, best=found, best_model=found,
+                best_epoch=0 if name == "train_codes" else 6,
+            )  # fmt: skip
 
         return trained
 
@@ -65,6 +72,7 @@ def done(tiny_network, tmp_path_factory):
     config = ReproductionConfig(models={"net": [str(folder / "net.safetensors")]}, **ASKED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduction, "suggest_sparsities", suggest)
+        patch.setattr(reproduction, "count_correct", lambda *asked: 1)  # fine-tuned is no worse
         for name, make in made.items():
             patch.setattr(reproduction, name, stand_in(name, make))
         rows = Reproduction(config, folder / "run").run()
@@ -72,7 +80,7 @@ def done(tiny_network, tmp_path_factory):
     dense = load_checkpoint(folder / "net.safetensors").model
     return SimpleNamespace(
         folder=folder / "run", config=config, files=files, dense=dense, suggested=suggested,
-        given=given,
+        given=given, states=states,
     )  # fmt: skip
 
 
@@ -118,13 +126,33 @@ def test_levels_and_codes_are_trained_and_have_their_rows(done):
         )
         assert {layer.bits for layer in levels.layers.values()} == {4}
         assert {layer.bits for layer in codes.layers.values()} == {3}
-        assert levels.steps[-1] == "centroids distilled 2 epochs, best on validation"
-        assert codes.steps[-1] == (
-            "weights distilled 3 epochs, free to change centroid, best on validation"
-        )
+        assert levels.steps[-1] == "centroids distilled 7 epochs: epoch 6 kept, best on validation"
+        free = "weights distilled 7 epochs, free to change centroid"
+        assert codes.steps[-1] == f"{free}: the start kept, best on validation"
         (quantized, behind, *_), _ = asked
         assert {layer.bits for layer in quantized.layers.values()} == {2}
         was = done.dense if kind == "dense" else prune(done.dense, done.suggested).model
         for name, module in prunable_layers(behind).items():
             scale = 1 if kind == "dense" else 0.5
             assert torch.equal(module.weight, prunable_layers(was)[name].weight * scale)
+
+
+def test_each_training_has_a_state_of_its_own_to_go_on_from(done):
+    rows = [f"{kind}-2-bits-{what}" for kind in ("dense", "pruned") for what in WAYS]
+    assert done.states == [f"net-{name}.resume" for name in ("tuned", *rows)]
+
+
+def test_what_is_quantized_is_the_better_of_two_recoveries(tmp_path, monkeypatch):
+    right = iter([3, 4, 4, 3, 5, 5])
+    monkeypatch.setattr(reproduction, "count_correct", lambda *asked: next(right))
+    asked = ASKED | {"compress": "gridmask", "preset": "resnet9-s"}
+    run = Reproduction(ReproductionConfig(models=MODELS, **asked), tmp_path)
+    tuned, recalibrated = (["tuned"], run._dense("gridmask")), (["again"], run._dense("gridmask"))
+    found = [run._better(tuned, recalibrated)[0] for _ in range(3)]
+    assert found == [["again"], ["tuned"], ["tuned"]]
+
+
+def test_few_images_are_fine_tuned_in_small_batches(done):
+    """64 images: 512 in a batch would make one step."""
+    ((*_, recipe), _) = done.given["fine_tune"][0]
+    assert recipe.batch_size == 64 // 20

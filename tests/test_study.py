@@ -15,8 +15,16 @@ from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import build_model
 from compression.recipes import RECIPES
-from compression.study_records import WAYS, StudyRun, load_study, summarize
-from compression.ui.study_section import conclusion
+from compression.study_records import (
+    WAYS,
+    Difference,
+    StudyRun,
+    load_study,
+    minutes,
+    summarize,
+)
+from compression.ui import study_section
+from compression.ui.study_section import against, conclusion
 from tests.training_cases import same_bits
 
 
@@ -118,26 +126,56 @@ def runs_of(**correct) -> list[StudyRun]:
 
 def test_the_summary_by_hand():
     plain, cutout = summarize(runs_of(plain=[900, 910, 920], cutout=[903, 916, 929]))
-    assert (plain.mean, plain.spread, plain.seconds) == pytest.approx((0.91, 0.01, 61))
-    assert (plain.difference, plain.seeds) == (0, 3)
-    assert (cutout.difference, cutout.difference_spread) == pytest.approx((0.006, 0.003))
-    assert cutout.margin == pytest.approx(4.303 * 0.003 / 3**0.5)
+    assert (plain.mean, plain.spread) == pytest.approx((0.91, 0.01))
+    assert plain.seconds == (60, 62) and minutes((60, 150)) == "1.0 to 2.5 min"
+    apart = cutout.against(plain)
+    assert (apart.mean, apart.spread, apart.seeds) == pytest.approx((0.006, 0.003, 3))
+    assert apart.margin == pytest.approx(4.303 * 0.003 / 3**0.5)
+    assert not apart.told_apart and against(apart) == "+0.60 points ± 0.75"
+    assert against(Difference(0.01, 0, 1)) == "+1.00 points"
 
 
 def test_only_seeds_that_every_way_has_are_counted():
     found = summarize(runs_of(plain=[900, 910], gridmask=[890]))
-    assert [(row.way, row.seeds, row.mean) for row in found] == [
-        ("plain", 1, 0.9), ("gridmask", 1, 0.89),
+    assert [(row.way, row.accuracies) for row in found] == [
+        ("plain", (0.9,)), ("gridmask", (0.89,)),
     ]  # fmt: skip
 
 
 def test_the_conclusion_says_no_more_than_the_numbers():
-    text = conclusion(summarize(runs_of(plain=[900, 910, 920], cutout=[920, 931, 939])))
-    assert "with Cutout is better than without, by 2.00" in text
-    text = conclusion(summarize(runs_of(plain=[900, 910, 920], gridmask=[905, 900, 930])))
-    assert "with GridMask cannot be told from without (+0.17 points)" in text
-    text = conclusion(summarize(runs_of(plain=[900], gridmask=[800])))
-    assert "cannot be told" in text
+    plain, better = {"plain": [900, 910, 920]}, {"cutout": [920, 931, 939]}
+    text = conclusion(summarize(runs_of(**plain, **better)), 6)
+    assert "With 6 epochs, training with Cutout is better than without, by 2.00 ± 0.25 (p" in text
+    text = conclusion(summarize(runs_of(**plain, gridmask=[905, 900, 930])), 6)
+    assert "with GridMask cannot be told from without (+0.17 points ± 2.59)" in text
+    text = conclusion(summarize(runs_of(plain=[900], gridmask=[800])), 6)
+    assert "cannot be told from without (-10.00 points)" in text
+    text = conclusion(summarize(runs_of(**plain, **better, gridmask=[900, 911, 919])), 6)
+    assert "; GridMask is worse than Cutout, by 2.00 ± 0.00 (points" in text
+    text = conclusion(summarize(runs_of(**plain, **better, gridmask=[921, 930, 939])), 6)
+    assert "; GridMask cannot be told from Cutout (+0.00 points ± 0.25)" in text
+
+
+def test_what_the_page_says_of_the_recipes_is_so():
+    assert "12 of 32 pixels a side out of every image" in study_section.LEAD
+    assert RECIPES["cutout"].cutout == 12
+    masks = StudyConfig(epochs=6).recipe("gridmask", 0).gridmask
+    assert "every other image" in study_section.LEAD and "comes in slowly" in study_section.LEAD
+    assert masks.probability == 0.5 and 0 < masks.ramp_epochs < 6
+
+
+def test_a_study_by_other_recipes_is_not_gone_on_with(tmp_path, monkeypatch):
+    def trained(way, seed, sets, config, resume):
+        return StudyRun(way, seed, 0.9, 900, 1000, 60.0, (0.9,))
+
+    monkeypatch.setattr(augmentation_study, "_trained", trained)
+    path, config, sets = tmp_path / "study.json", StudyConfig(epochs=2, small_epochs=1), {}
+    list(run_study(path, sets, config))
+    assert load_study(path)[1]["recipes"]["cutout"]["cutout"] == 12
+    list(run_study(path, sets, config))  # it is all there
+    monkeypatch.setitem(RECIPES, "cutout", replace(RECIPES["cutout"], cutout=8))
+    with pytest.raises(InputError, match="hold a study by the same recipes, got one by others"):
+        list(run_study(path, sets, config))
 
 
 def test_the_command_runs_a_study(tmp_path, monkeypatch):

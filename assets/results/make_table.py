@@ -16,10 +16,10 @@ from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, load_fr
 from compression.presets import SHIPPED  # noqa: E402
 from compression.recorded_machine import machine_text  # noqa: E402
 from compression.reproduction_table import markdown  # noqa: E402
-from compression.study_records import load_study, summarize  # noqa: E402
+from compression.study_records import load_study, minutes, summarize  # noqa: E402
 from compression.ui.front_section import remark  # noqa: E402
 from compression.ui.recorded import read_metadata, shrink_records, study_file  # noqa: E402
-from compression.ui.study_section import NAMES, conclusion  # noqa: E402
+from compression.ui.study_section import NAMES, against, conclusion  # noqa: E402
 
 WAYS = (PRICED, COMPENSATED, OURS, *RIVALS)
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -29,7 +29,8 @@ def table() -> str:
     """The recorded results as Markdown."""
     parts = ["## Results", "", *_checkpoints(), *_packed(), *_fronts()]
     for path in sorted(HERE.glob("reproduce-*.json")):
-        parts += ["", markdown(json.loads(path.read_text())).strip()]
+        name, content = path.stem.removeprefix("reproduce-"), json.loads(path.read_text())
+        parts += ["", f"### The report's steps: {name}", "", markdown(content).strip()]
     parts += [*_quick(), *_study(), *_fuzzed()]
     return "\n".join(parts)
 
@@ -47,15 +48,20 @@ def _checkpoints() -> list[str]:
             f"{len(run['curves'])} | {run['training_seconds'] / 60:.0f} min, "
             f"{machine_text(run['machine'])} |"
         )
-    last = (read_metadata(name) for name in SHIPPED)
-    asked = (run.get(key) for run in last for key in ("command", "sharded"))
-    commands = ", ".join(f"`{command}`" for command in asked if command)
+    lines += [
+        "",
+        "By these commands last, on the full CIFAR-10; the files name all, with their commits:",
+        "",
+    ]
+    for name in SHIPPED:
+        run = read_metadata(name)
+        asked = [f"`{run[key]}`" for key in ("command", "sharded") if key in run]
+        lines.append(f"- `{name}`: {', then '.join(asked)}")
     return [
         *lines,
         "",
-        f"Last commands: {commands}, on the full CIFAR-10; the files name all, with the commit of "
-        "each: names of checkpoints in a command are those of its commit. "
-        "Wall times hold what else the machine did then; they do not tell which recipe is faster.",
+        "Names of checkpoints in a command are those of its commit. Wall times hold what else the "
+        "machine did then; they do not tell which recipe is faster.",
     ]
 
 
@@ -65,8 +71,10 @@ def _packed() -> list[str]:
         return []
     lines = [
         "",
-        "| Packed file | From | On disk | Smaller | Test accuracy | Lost |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "### Packed files",
+        "",
+        "| Packed file | From | On disk | Smaller | Test accuracy | Lost | Of the best dense one |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, record in records.items():
         result = record["result"]
@@ -74,17 +82,33 @@ def _packed() -> list[str]:
         lines.append(
             f"| `{name}` | `{record['start']}` | {result['packed_bytes'] / 1024:,.1f} KiB | "
             f"{result['packed_times_smaller']:.1f} x | {result['accuracy']:.2%} | "
-            f"{lost:.2f} points of {result['dense_accuracy']:.2%} |"
+            f"{lost:.2f} points of {result['dense_accuracy']:.2%} | {_of_best(record)} |"
         )
-    commands = "; ".join(
-        ", and on from that file by ".join(
-            f"`{step['command']}` (on {machine_text(step['machine'])}, at commit "
-            f"{step['machine']['commit']}: {accuracy:.2%})"
-            for step, accuracy in _cycles(record)
-        )
-        for record in records.values()
-    )
-    return [*lines, "", f"By {commands}."]
+    made: dict[str, str] = {}  # command -> the line that says what it gave, each once
+    chains = []
+    for name, record in records.items():
+        places = []
+        for step, accuracy in _cycles(record):
+            on = f"on {machine_text(step['machine'])}, at commit {step['machine']['commit']}"
+            text = f"{len(made) + 1}. `{step['command']}`: {accuracy:.2%} ({on})"
+            made.setdefault(step["command"], text)
+            places.append(str(list(made).index(step["command"]) + 1))
+        chains.append(f"`{name}` by {', then '.join(places)}")
+    said = f"Each step goes on from the file of the step before: {'; '.join(chains)}."
+    return [*lines, "", said, "", *made.values()]
+
+
+def _of_best(record: dict[str, Any]) -> str:
+    """What a packed file loses against the shipped checkpoint of its network that is right most
+    often, whichever it was made of."""
+    network = record["start"].split("/")[0]
+    found = {
+        name: read_metadata(name)["test_accuracy"]
+        for name in SHIPPED
+        if name.split("/")[0] == network
+    }
+    best = max(found, key=lambda name: found[name])
+    return f"{100 * (found[best] - record['result']['accuracy']):.2f} points of `{best}`"
 
 
 def _cycles(record: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
@@ -99,7 +123,10 @@ def _fronts() -> list[str]:
         points, about = load_front(path)
         lines += [
             "",
-            f"By `{about['command']}`, with no weight trained, on {points[0].total:,} test images "
+            f"### How small `{about['model']}` gets with no weight trained",
+            "",
+            f"On {points[0].total:,} test images, of which the dense model has "
+            f"{about['dense_correct'] / points[0].total:.2%} right; by `{about['command']}` "
             f"({machine_text(about['machine'])}):",
             "",
             "| Goal | " + " | ".join(WAYS) + f" | {OURS}, predicted |",
@@ -123,8 +150,9 @@ def _quick() -> list[str]:
     record = json.loads(path.read_text())
     return [
         "",
-        f"Every step of the report in short, by `{record['command']}`: {len(record['rows'])} "
-        f"variants in {record['seconds']:.0f} seconds on {machine_text(record['machine'])}.",
+        f"The report's steps from the scan on, in short, by `{record['command']}`: "
+        f"{len(record['rows'])} variants in {record['seconds']:.0f} seconds on "
+        f"{machine_text(record['machine'])}.",
     ]
 
 
@@ -137,19 +165,22 @@ def _study() -> list[str]:
     machines = "; ".join(dict.fromkeys(run.machine for run in runs))
     lines = [
         "",
-        f"GridMask's worth, by `{about['command']}` on {machines}, on {runs[0].total:,} test "
-        "images (mean and standard deviation; times hold what else the machine did then):",
+        "### GridMask's worth",
         "",
-        "| Training | Test accuracy | Against plain, same seed | Training time, mean |",
+        f"By `{about['command']}` on {machines}, on {runs[0].total:,} test images (mean and "
+        "standard deviation; 95 % intervals of the differences; times hold what else the machine "
+        "did then, so the least of each tells most):",
+        "",
+        "| Training | Test accuracy | Against plain, same seed | Training time of a run |",
         "| --- | --- | --- | --- |",
     ]
     for row in summary:
-        apart = f"{100 * row.difference:+.2f} ± {100 * row.difference_spread:.2f} points"
+        apart = against(row.against(summary[0]))
         lines.append(
             f"| {NAMES[row.way]} | {row.mean:.2%} ± {100 * row.spread:.2f} | "
-            f"{'' if row.way == 'plain' else apart} | {row.seconds / 60:.1f} min |"
+            f"{'' if row.way == 'plain' else apart} | {minutes(row.seconds)} |"
         )
-    return [*lines, "", conclusion(summary)]
+    return [*lines, "", conclusion(summary, about["config"]["epochs"])]
 
 
 def _fuzzed() -> list[str]:
@@ -161,7 +192,9 @@ def _fuzzed() -> list[str]:
     found = "nothing found" if record["status"] == 0 else f"found: {', '.join(record['finds'])}"
     return [
         "",
-        f"The packed file's readers, fuzzed by `{record['command']}` (atheris {record['atheris']}, "
+        "### The packed file's readers",
+        "",
+        f"Fuzzed by `{record['command']}` (atheris {record['atheris']}, "
         f"{machine_text(machine)}, at commit {machine['commit']}): "
         f"{counts['number_of_executed_units']:,} inputs, each as it was and under a true checksum, "
         f"edges covered from {record['edges_first']} to {record['edges']}, {found}.",

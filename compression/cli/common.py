@@ -51,7 +51,9 @@ def show(result: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(result, indent=2))
         return
     for name, value in result.items():
-        typer.echo(f"{name.replace('_', ' ')}: {value}")
+        line = f"{name.replace('_', ' ')}: {value}"
+        # A file's own words may hold what moves a terminal's cursor, or begins a line.
+        typer.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 def parse_numbers(name: str, text: str) -> list[float]:

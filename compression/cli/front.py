@@ -44,18 +44,19 @@ def front_command(
 ) -> None:
     """Measure packed files of many sizes, without training: our allocation and the usual ways."""
     config = FrontConfig(sizes, randoms, seed=seed)
-    dense = load_stored(checkpoint).model
+    stored = load_stored(checkpoint)
     name = without_folders(checkpoint)
     command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
     check_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
+    dense = stored.unfolded(sets["train"].images).model
     command += f"--seed {seed} --source {sets['test'].source} "
     command += f"--settings {without_folders(settings)} " if settings else ""
     command += f"--images {images}"  # which counts where there is no file of settings yet
     measured = measured_settings(checkpoint, settings, images, source, data, command)
     about = {
         "model": name,
-        "weights": weights_digest(dense),
+        "weights": weights_digest(stored.model),
         "command": command,
         "config": asdict(config),
         "images": {split: len(found) for split, found in sets.items()},

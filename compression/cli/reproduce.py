@@ -9,15 +9,19 @@ from compression.cli.common import DataOption, JsonOption
 from compression.files import without_folders
 from compression.inputs import InputError
 from compression.reproduction import Reproduction
-from compression.reproduction_config import ReproductionConfig, load_config
+from compression.reproduction_config import load_config
 
-QUICK = Path(__file__).resolve().parents[2] / "assets" / "reproduce" / "quick.toml"
+CONFIGS = Path(__file__).resolve().parents[2] / "assets" / "reproduce"
 
 
 def reproduce_command(
     folder: Annotated[Path, typer.Argument(help="Where every step leaves its file.")],
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file; see assets/reproduce/ for the fields.")
+        Path | None,
+        typer.Option(
+            help="A TOML file; see assets/reproduce/, whose full.toml is taken where none is "
+            "given and trains for hours."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: bundled sample, shipped checkpoints.")
@@ -31,12 +35,11 @@ def reproduce_command(
     """
     if quick and config is not None:
         raise InputError("--quick must stand alone, got a --config too.")
-    path = QUICK if quick else config
-    settings = load_config(path) if path else ReproductionConfig()
+    path = CONFIGS / "quick.toml" if quick else config or CONFIGS / "full.toml"
     command = f"python -m compression reproduce {folder.name}"
-    command += " --quick" if quick else f" --config {without_folders(path)}" if path else ""
+    command += " --quick" if quick else f" --config {without_folders(path)}"
     run = Reproduction(
-        settings,
+        load_config(path),
         folder,
         command=command,
         data=data,

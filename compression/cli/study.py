@@ -16,7 +16,7 @@ from compression.cli.common import (
 )
 from compression.data import SPLITS, load_cifar10
 from compression.inputs import whole
-from compression.study_records import summarize
+from compression.study_records import minutes, summarize
 
 
 def study_command(
@@ -43,7 +43,7 @@ def study_command(
     show(
         {
             row.way: f"{row.mean:.2%}, spread {100 * row.spread:.2f} points, "
-            f"{row.seconds / 60:.1f} min a run"
+            f"{minutes(row.seconds)} a run"
             for row in summarize(runs)
         },
         json_output,

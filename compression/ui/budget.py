@@ -17,10 +17,12 @@ from compression.ui.session import Session
 
 IMAGES = 256  # to measure a model that has no recorded settings
 POINTS_A_LAYER = 16
+ROOM = 640  # bytes of the file's name and steps, whichever are taken from the goal on
 GOALS = ("a file of at most so many KiB", "the smallest file that loses at most so many points")
 FILLED = (
     "The goal filled the table below, and it decides: the bit width above does nothing for a layer "
-    "that has one there. Empty the table to choose one width for all again."
+    "that has one there. Empty the table to choose one width for all again. Letting errors make up "
+    "for each other can make the file about 1 % larger than the goal."
 )
 
 
@@ -45,15 +47,16 @@ def plan(
         table = compression.setting_table(model, points)
         explorer.keep_table(session.start, table)
     yield gr.skip(), gr.skip(), html.status("Making files, and seeing what they take ...", 0.8)
-    model = explorer.model(session.start)
+    model, start = explorer.model(session.start), explorer.variant(session.start)
+    room = ROOM + compression.description_bytes(start.name, start.steps)
     if by_size:
         found, size = compression.fit(
-            model, budget, lambda aim: compression.allocate(table, max_bytes=aim)
+            model, budget, lambda aim: compression.allocate(table, max_bytes=aim), overhead=room
         )
     else:
         found = compression.allocate(table, max_drop=most)
-        size = packed_bytes(model, found)
-    accuracy = table.dense_accuracy - found.predicted_drop
+        size = packed_bytes(model, found, overhead=room)
+    accuracy = max(0.0, start.evaluation.accuracy - found.predicted_drop)
     planned = Plan(tuple(found.bits.items()), size, accuracy)
     rows = [
         [name, weights, round(100 * found.sparsities[name], 2)]

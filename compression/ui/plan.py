@@ -7,8 +7,9 @@ from compression.ui import html
 
 @dataclass(frozen=True)
 class Plan:
-    """(layer, bits) of each layer, the file's bytes, and the predicted accuracy (a fraction, on the
-    validation images); hashable, as Gradio's state wants it."""
+    """(layer, bits) of each layer, the file's bytes, and the predicted accuracy (a fraction, of the
+    test images: the dense model's less the predicted drop); hashable, as Gradio's state wants it.
+    """
 
     bits: tuple[tuple[str, int], ...]
     size_bytes: int
@@ -18,5 +19,5 @@ class Plan:
         """The predictions in a sentence."""
         return (
             f"Once pruned, quantized and recalibrated: {html.size(self.size_bytes)}, and predicted "
-            f"{self.accuracy:.1%} right."
+            f"{self.accuracy:.1%} of the test images right."
         )

@@ -254,7 +254,7 @@ def _foretold(session: Session, now: "Variant") -> list[html.Card]:
     if plan is None or session.unquantized != session.pruned or set(widths) != set(plan.bits):
         return []
     off = now.evaluation.accuracy - plan.accuracy
-    note = f"on validation images, once recalibrated; measured here: {html.points(off)} beside it"
+    note = f"recalibrated, no weight trained; measured here: {html.points(off)} from that"
     return [html.Card("Predicted by the goal", html.percent(plan.accuracy), note)]
 
 
