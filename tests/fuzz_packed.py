@@ -1,18 +1,21 @@
 """Fuzz the packed file's readers with atheris (`pip install atheris`), by coverage of their code.
 
 `python tests/fuzz_packed.py -max_total_time=600`: every input is tried as it is and under a true
-checksum. Refused with a PackedFormatError, or loaded as finite numbers and accounted for to the
-last byte; anything else is a find. The options are libFuzzer's; `--record FILE` before them writes
-what was tried as JSON. Not part of the test suite, which has hypothesis do the same in short.
+checksum; half of the changes are to the header's own parts, since bytes at random hardly ever give
+another header. Refused with a PackedFormatError, or loaded as finite numbers and accounted for to
+the last byte; anything else is a find. The options are libFuzzer's; `--record FILE` before them
+writes what was tried as JSON. Not part of the test suite, which has hypothesis do the same in short.
 """
 
 import importlib.metadata
 import json
+import random
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import atheris  # pyright: ignore[reportMissingImports]
 
@@ -31,6 +34,7 @@ with atheris.instrument_imports(include=["compression.packing", "compression.pac
 
 from compression.hardware import machine_record
 
+TYPES = ("U8", "I8", "BOOL", "U16", "F16", "BF16", "I32", "F32", "F64", "F8_E5M2", "F4", "X")
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-packed-"))
 
 
@@ -55,10 +59,7 @@ def loads(content: bytes) -> None:
     except PackedFormatError:
         return
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    try:
-        info = inspect_packed(path)
-    except PackedFormatError:
-        return
+    info = inspect_packed(path)  # what loads is accounted for
     assert info.total_bytes == len(content) == sum(info.parts.values())
 
 
@@ -70,6 +71,46 @@ def one_input(content: bytes) -> None:
     except (PackedFormatError, ValueError, KeyError, TypeError, RecursionError):
         return  # so broken that there is no place for a checksum
     loads(forged)
+
+
+def mutated(content: bytes, most: int, seed: int) -> bytes:
+    """libFuzzer's own change of bytes, or one of the header's parts under a true length."""
+    chosen, length = random.Random(seed), int.from_bytes(content[:8], "little")
+    try:
+        if chosen.random() < 0.5:
+            raise ValueError
+        header = json.loads(content[8 : 8 + length])
+        _change(header, chosen)
+        text = json.dumps(header).encode()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return atheris.Mutate(content, most)
+    text += b" " * (-len(text) % 8)
+    return (len(text).to_bytes(8, "little") + text + content[8 + length :])[:most]
+
+
+def _change(header: dict[str, Any], chosen: random.Random) -> None:
+    """One part of the header as another of its kind, or of none."""
+    name = chosen.choice([name for name in header if name != "__metadata__"])
+    odd = chosen.choice(
+        [0, 1, -1, 7, 255, 256, 2**31, 2**62, None, "", [], {}, True, 0.5, "\ud800"]
+    )
+    place = chosen.randrange(6)
+    if place == 0:
+        header[name]["dtype"] = chosen.choice(TYPES)
+    elif place == 1:
+        header[name]["shape"] = chosen.choice([[], [0], [odd], [*header[name]["shape"], 1], odd])
+    elif place == 2:
+        header[name]["data_offsets"][chosen.randrange(2)] = odd
+    elif place == 3:
+        header[chosen.choice([*header, "other"])] = header.pop(name)
+    else:
+        about = json.loads(header["__metadata__"]["packed"])
+        if place == 4:
+            about[chosen.choice([*about, "other"])] = odd
+        else:
+            layer = chosen.choice([*about["layers"], "other"])
+            about["layers"][layer] = chosen.choice([[chosen.randrange(34), odd], [odd, 0], odd])
+        header["__metadata__"]["packed"] = json.dumps(about)
 
 
 def recorded(out: Path, options: list[str]) -> int:
@@ -108,5 +149,7 @@ if __name__ == "__main__":
     # Instrumented comparisons never let go of the arrays that they compared (atheris 3.0: loading
     # one sound file takes 4 MB more each time, and none without instrumentation).
     options = ["-max_len=400000", "-timeout=20", "-rss_limit_mb=16384"]
-    atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(corpus)], one_input)
+    atheris.Setup(
+        [sys.argv[0], *options, *sys.argv[1:], str(corpus)], one_input, custom_mutator=mutated
+    )
     atheris.Fuzz()
