@@ -4,7 +4,7 @@
 checksum; half of the changes are to the header's own parts, since bytes at random hardly ever give
 another header. Refused with a PackedFormatError, or loaded as finite numbers and accounted for to
 the last byte; anything else is a find. The options are libFuzzer's; `--record FILE` before them
-writes what was tried as JSON. Not part of the test suite, which has hypothesis do the same in short.
+writes what was tried as JSON. Not part of the test suite, where hypothesis does so in short.
 """
 
 import importlib.metadata

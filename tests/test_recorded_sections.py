@@ -83,7 +83,7 @@ def test_two_fronts_have_a_tab_each(assets):
 def test_a_study_of_nine_runs_is_told(assets):
     page = built(study_section)
     (table,) = [value for value in values(page, gr.HTML) if "<table>" in value]
-    assert "90.10%" in table and "± 0.10 points, 3 seeds" in table and "3.0 min" in table
+    assert "90.10%" in table and "± 0.10, 3 seeds" in table and "3.0 min" in table
     assert "with GridMask is better than without, by 1.00" in table
     assert any("on Some CPU: resnet9-s, 2 epochs a run" in v for v in values(page, gr.Markdown))
     (figure,) = values(page, gr.Plot)

@@ -79,12 +79,12 @@ def _cards(info: "PackedInfo", name: str) -> str:
                 "Smaller than float32",
                 f"{info.ratio:.1f} x",
                 "Deep Compression (2016) reports 35 to 49 times on far larger networks, most of "
-                "whose weights are in layers that bear more",
+                "whose weights are in layers that can lose more of them",
             ),
             html.Card(
                 "Above Shannon's bound",
                 f"{over:.2%}",
-                f"no coder of single codes needs less than {html.size(info.bound_bytes)}",
+                f"coded one after another, these codes need {html.size(info.bound_bytes)} at least",
             ),
             html.Card("Every byte", f"{len(info.layers)} layers", parts),
         ]

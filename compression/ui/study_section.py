@@ -45,13 +45,12 @@ def build() -> None:
 
 def _table(summary: list[StudySummary]) -> str:
     head = [
-        "Training", "Test accuracy|mean and standard deviation",
-        "Against plain|same seed, 95 % interval", "Time|of a run",
+        "Training", "Test accuracy|mean, deviation", "Against plain|95 % interval", "Time|a run",
     ]  # fmt: skip
     rows = [
         [
             NAMES[row.way],
-            f"{row.mean:.2%}|± {100 * row.spread:.2f} points, {len(row.accuracies)} seeds",
+            f"{row.mean:.2%}|± {100 * row.spread:.2f}, {len(row.accuracies)} seeds",
             "" if row.way == "plain" else against(row.against(summary[0])).replace(" ±", "|±"),
             minutes(row.seconds),
         ]
