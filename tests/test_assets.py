@@ -19,6 +19,7 @@ from compression.study_records import WAYS, load_study
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PACKED = sorted(ASSETS.glob("packed/*.safetensors"))
+UNSEEN = sorted(ASSETS.glob("results/unseen-*.json"))
 REPRODUCED = sorted(ASSETS.glob("results/reproduce-*.json"))
 
 
@@ -117,12 +118,10 @@ def test_recorded_settings_are_of_the_shipped_weights(name):
     assert {point.layer for point in recorded.points} == set(layer_names(model.preset))
 
 
-@pytest.mark.parametrize(
-    "path", sorted(ASSETS.glob("results/front-*.json")), ids=lambda path: path.stem
-)
-def test_a_recorded_front_is_whole_and_of_the_shipped_weights(path):
-    points, about = load_front(path)
-    assert path.stem == "front-" + about["model"].replace("/", "-")
+@pytest.mark.parametrize("name", ["resnet9-s/baseline", "resnet9/gridmask"])
+def test_a_front_of_each_network_is_whole_and_of_the_shipped_weights(name):
+    points, about = load_front(ASSETS / "results" / f"front-{name.replace('/', '-')}.json")
+    assert about["model"] == name
     assert about["weights"] == weights_digest(load_checkpoint(about["model"]).model)
     sizes = {p.goal_bytes for p in points if p.goal == "size"}
     assert len(sizes) >= 12 and len([p for p in points if p.goal == "random"]) >= 20
@@ -136,11 +135,24 @@ def test_a_recorded_front_is_whole_and_of_the_shipped_weights(path):
         assert at[OURS] >= max(at[way] for way in RIVALS)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(ASSETS.glob("results/study-*.json")), ids=lambda path: path.stem
-)
-def test_a_recorded_study_has_three_seeds_of_each_way(path):
-    runs, about = load_study(path)
+@pytest.mark.parametrize("path", UNSEEN, ids=lambda path: path.stem)
+def test_unseen_goals_are_of_the_fronts_weights_and_images_and_other_than_its_own(path):
+    points, about = load_front(path)
+    front, of = load_front(path.with_name(path.name.replace("unseen-", "front-")))
+    for same in ("model", "weights", "dense_correct", "dense_bytes"):
+        assert about[same] == of[same]
+    assert about["images"] == of["images"] and points[0].total == front[0].total
+    drawn = {p.goal_bytes for p in points if p.goal == "random"}
+    assert len(drawn) >= 20 and not drawn & {p.goal_bytes for p in front}
+
+
+def test_the_short_reproduction_took_less_than_five_minutes():
+    record = json.loads((ASSETS / "results" / "quick-reproduction.json").read_text())
+    assert record["seconds"] < 300 and record["config"]["bits"] == [8, 4, 2]
+
+
+def test_the_recorded_study_has_three_seeds_of_each_way():
+    runs, about = load_study(ASSETS / "results" / "study-resnet9-s.json")
     seeds = {way: {run.seed for run in runs if run.way == way} for way in WAYS}
     assert seeds["plain"] == seeds["cutout"] == seeds["gridmask"] and len(seeds["plain"]) >= 3
     assert {run.total for run in runs} == {10_000}

@@ -40,6 +40,17 @@ def test_the_remark_says_by_how_much_compensated_files_are_too_large():
     )
 
 
+def test_goals_that_were_unknown_when_the_predictor_was_chosen_are_told_apart():
+    unseen = [point(OURS, 150_000, 880, goal="random", drop=0.05)]
+    text = remark(POINTS, 900, unseen)
+    assert text.endswith(
+        ". All of these were known when it was chosen. Over 1 more sizes, drawn at random once the "
+        "way to predict was settled, the predicted drop was off by 3.00 points on average (at most "
+        "3.00; with its sign +3.00), the predicted size by 0.0 % (at most 0.0 %)."
+    )
+    assert "once the way" not in remark(POINTS, 900)
+
+
 def test_a_size_without_a_rival_is_no_win():
     points = [point(OURS, 100_000, 800, drop=0.1), *POINTS[3:5]]
     assert "at 0 of 1 sizes (no usual way makes files of the other 1). Each" in remark(points, 900)

@@ -97,8 +97,9 @@ def test_truncated_files_are_refused(content, tmp_path):
 @settings(max_examples=2000, deadline=None)
 @given(st.data())
 def test_any_changed_byte_is_refused(content, tmp_path_factory, data):
-    """Header bytes and checksum half of the time, so that they are met often."""
-    end = st.one_of(st.integers(0, 2100), st.integers(0, len(content) - 1))
+    """Header, checksum (the last 32 bytes) and all of the file a third of the time each."""
+    last = len(content) - 1
+    end = st.one_of(st.integers(0, 2100), st.integers(last - 31, last), st.integers(0, last))
     changed = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(end)] ^= data.draw(st.integers(1, 255))
@@ -126,6 +127,7 @@ def test_changes_under_a_true_checksum_never_crash(content, tmp_path_factory, da
     except PackedFormatError:
         return
     assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert sum(inspect_packed(path).parts.values()) == len(forged)
 
 
 @pytest.mark.parametrize(

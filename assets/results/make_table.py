@@ -18,7 +18,12 @@ from compression.recorded_machine import machine_text  # noqa: E402
 from compression.reproduction_table import markdown  # noqa: E402
 from compression.study_records import load_study, minutes, summarize  # noqa: E402
 from compression.ui.front_section import remark  # noqa: E402
-from compression.ui.recorded import read_metadata, shrink_records, study_file  # noqa: E402
+from compression.ui.recorded import (  # noqa: E402
+    read_metadata,
+    shrink_records,
+    study_file,
+    unseen_goals,
+)
 from compression.ui.study_section import NAMES, against, conclusion  # noqa: E402
 
 WAYS = (PRICED, COMPENSATED, OURS, *RIVALS)
@@ -138,7 +143,7 @@ def _fronts() -> list[str]:
             cells = [f"{at[way].accuracy:.2%}" if way in at else "" for way in WAYS]
             foretold = dense - (at[OURS].predicted_drop or 0)
             lines.append(f"| {goal / 1024:,.0f} KiB | {' | '.join(cells)} | {foretold:.2%} |")
-        lines += ["", remark(points, about["dense_correct"])]
+        lines += ["", remark(points, about["dense_correct"], unseen_goals(about["model"]))]
     return lines
 
 

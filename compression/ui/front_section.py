@@ -1,5 +1,6 @@
 """On the Compare tab: how small each shipped model gets at what accuracy, recorded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ from compression.front_records import (
 from compression.presets import SHIPPED
 from compression.recorded_machine import machine_text
 from compression.ui import html, size_plots
-from compression.ui.recorded import front_file, shrink_records
+from compression.ui.recorded import front_file, shrink_records, unseen_goals
 
 LEAD = (
     "Every point is a packed file: pruned, quantized, recalibrated, no weight trained. Zeros "
@@ -48,7 +49,7 @@ def _front(name: str, points: list[FrontPoint], about: dict[str, Any]) -> None:
     dense = about["dense_correct"] / points[0].total
     trained = trained_files(name, points[0].total)
     gr.Plot(size_plots.front(points, dense, about["dense_bytes"], trained), show_label=False)
-    gr.HTML(html.note(remark(points, about["dense_correct"])))
+    gr.HTML(html.note(remark(points, about["dense_correct"], unseen_goals(name))))
     gr.Markdown(
         f"Recorded by `{about['command']}` on {machine_text(about['machine'])}: {len(points)} "
         f"files, each measured on {points[0].total:,} test images."
@@ -69,8 +70,9 @@ def trained_files(name: str, images: int) -> dict[str, tuple[int, float]]:
     return found
 
 
-def remark(points: list[FrontPoint], dense_correct: int) -> str:
-    """How often ours is the best at a size, and how far its predictions were off."""
+def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontPoint] = ()) -> str:
+    """How often ours is the best at a size, and how far its predictions were off; unseen: points
+    that were measured after the predictions had taken their form."""
     sizes = sorted({point.goal_bytes for point in points if point.goal == "size"})
     won = best = contested = 0
     for size in sizes:
@@ -95,6 +97,11 @@ def remark(points: list[FrontPoint], dense_correct: int) -> str:
     for goal, kind in (("random", "sizes drawn at random"), ("size", "evenly spaced sizes")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
+    if unseen:
+        kind = "more sizes, drawn at random once the way to predict was settled,"
+        text += (
+            f". All of these were known when it was chosen. {_error(unseen, kind, dense_correct)}"
+        )
     if above := _above_goal(points):
         text += (
             ". Files of measured damage whose rounding was compensated came out up to "
@@ -109,7 +116,7 @@ def _above_goal(points: list[FrontPoint]) -> float:
     return 100 * (max([1.0, *ratios]) - 1)
 
 
-def _error(points: list[FrontPoint], kind: str, dense_correct: int) -> str:
+def _error(points: Sequence[FrontPoint], kind: str, dense_correct: int) -> str:
     error = prediction_error(points, dense_correct)
     return (
         f"Over {error['goals']} {kind} the predicted drop was off by "

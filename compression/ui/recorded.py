@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from compression.front_records import FrontPoint, load_front
 from compression.presets import DEFAULT_PRESET, SHIPPED
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -55,6 +56,13 @@ def packed_files() -> dict[str, Path]:
 def front_file(name: str) -> Path | None:
     """Where the measured front of a shipped model is, or None."""
     return _of_shipped("front", name)
+
+
+def unseen_goals(name: str) -> list[FrontPoint]:
+    """What our way gave, on the front's test images, for goals drawn at random once its
+    predictions had taken their form; none where nothing is recorded."""
+    path = _of_shipped("unseen", name)
+    return [p for p in load_front(path)[0] if p.goal == "random"] if path is not None else []
 
 
 def study_file() -> Path | None:
