@@ -98,10 +98,8 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
     if unseen:
-        kind = "more sizes, drawn at random once the way to predict was settled,"
-        text += (
-            f". All of these were known when it was chosen. {_error(unseen, kind, dense_correct)}"
-        )
+        text += ". All of these were known when the way to predict was chosen. "
+        text += _error(unseen, "more sizes, drawn at random afterwards,", dense_correct)
     if above := _above_goal(points):
         text += (
             ". Files of measured damage whose rounding was compensated came out up to "
