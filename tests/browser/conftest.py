@@ -80,7 +80,7 @@ class Visitor:
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
         self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(120_000)
+        self.page.set_default_timeout(600_000)  # of a slow machine under other tests
         self.foreign: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._note(request.url, url))
