@@ -57,7 +57,7 @@ def signed(content: bytes) -> bytes:
 
 
 def read_container(
-    path: Path, most_bytes: Callable[[dict[str, Any]], int] = lambda about: MAX_BYTES
+    path: Path, most_bytes: Callable[[dict[str, Any]], int]
 ) -> tuple[dict[str, Any], Tensors, int]:
     """What `container_of` made: metadata, tensors, and the file's size in bytes.
 

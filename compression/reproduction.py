@@ -220,6 +220,7 @@ class Reproduction:
         """As quantized, recalibrated, with rounding errors that make up for each other, and from
         there with trained centroids, and with weights that may change theirs."""
         name, text = f"{name}, {said}", f"k-means quantized to {said}"
+        images = self.sets["train"].images[: self.config.compensation_images]
 
         @functools.cache
         def plain() -> Stage:
@@ -234,7 +235,6 @@ class Reproduction:
         self.row(name, plain)
         again = functools.cache(lambda: self._recalibrated(plain()))
         self.row(f"{name}, recalibrated", again)
-        images = self.sets["train"].images[: self.config.compensation_images]
         if len(images):
             again = functools.cache(lambda: self._recalibrated(compensated()))
             self.row(f"{name}, compensated", again)
