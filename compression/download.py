@@ -56,7 +56,7 @@ class DownloadProgress:
 
 
 def download_cifar10(root: str | os.PathLike[str] | None = None) -> Iterator[DownloadProgress]:
-    """Fetch, verify and cache the full CIFAR-10 (176 MiB), yielding progress.
+    """Fetch, verify and cache the full CIFAR-10 (at most 163 MiB), yielding progress.
 
     Does nothing where it is cached already. Raises InputError when neither source can be had or
     what came does not have the published digests; the cache is then as it was.

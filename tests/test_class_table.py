@@ -43,9 +43,8 @@ def test_tints_tell_more_from_fewer_and_deepen_with_the_difference():
     assert BETTER in styles[1] and all(WORSE in style for style in styles[2:5])
     depth = [float(re.findall(r"/ ([\d.]+)\)", style)[0]) for style in styles[1:5]]
     assert depth[0] == depth[1] < depth[2] == depth[3] == 0.5
-    assert "Orange: fewer than dense; green: more; deepest from 10 points." in class_table(
-        [dense], dense
-    )
+    said = "Orange: fewer right than dense; green: more; strongest from 10 points on."
+    assert said in class_table([dense], dense)
 
 
 def test_chance_is_told_by_the_number_of_images():

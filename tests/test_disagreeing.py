@@ -35,7 +35,7 @@ def test_captions_tell_who_said_what_with_the_right_answer_first(variants, test_
         "cat\n\u2713 1\ndog: 2\ndeer: 3",
         "horse\n\u2713 nobody\ndog: 1 2\ndeer: 3",
     ]
-    assert "whose answer it was: 1 a, 2 b, 3 c &lt;d&gt;." in shown
+    assert "Models by number: 1 a, 2 b, 3 c &lt;d&gt;." in shown
 
 
 def test_where_all_agree_it_says_so(variants, test_set):

@@ -44,11 +44,18 @@ def test_goals_that_were_unknown_when_the_predictor_was_chosen_are_told_apart():
     unseen = [point(OURS, 150_000, 880, goal="random", drop=0.05)]
     text = remark(POINTS, 900, unseen)
     assert text.endswith(
-        ". All of these were known when the way to predict was chosen. Over 1 more sizes, drawn "
-        "at random afterwards, the predicted drop was off by 3.00 points on average (at most 3.00; "
-        "with its sign +3.00), the predicted size by 0.0 % (at most 0.0 %)."
+        ". All of these sizes were measured before the way to predict was chosen. Over 1 more "
+        "sizes, drawn at random afterwards, the predicted drop was off by 3.00 points on average "
+        "(at most 3.00; 3.00 too large on average), the predicted size by 0.0 % (at most 0.0 %)."
     )
-    assert "afterwards" not in remark(POINTS, 900)
+    without = remark(POINTS, 900)
+    assert "afterwards" not in without
+    assert without.endswith("sizes were measured before the way to predict was chosen.")
+
+
+def test_a_drop_predicted_too_small_is_told_so():
+    small = [point(OURS, 150_000, 800, goal="random", drop=0.05)]
+    assert "(at most 5.00; 5.00 too small on average)" in remark([*POINTS[:5], *small], 900)
 
 
 def test_a_size_without_a_rival_is_no_win():

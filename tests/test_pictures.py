@@ -89,4 +89,4 @@ def test_grid_picture_is_the_image_times_the_mask(explorer):
     original, mask, result = pictures_in(shown)
     assert (mask[:4] == 255).all() and (mask[4:8, 4:8] == 0).all()
     assert (result == original * (mask[:, :, None] // 255)).all()
-    assert "75.0% kept here; formula 75.0%" in shown
+    assert "75.0% kept; 75.0% of whole units" in shown

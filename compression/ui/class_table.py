@@ -58,5 +58,5 @@ def _remark(variant: "Variant", reference: "Variant | None") -> str:
     text += f"for one class of {images:,} images: a small difference may be chance."
     if reference is None:
         return text
-    text += f" Orange: fewer than {reference.name}; green: more; deepest from "
-    return f"{text}{100 * FULL_AT:g} points."
+    text += f" Orange: fewer right than {reference.name}; green: more; strongest from "
+    return f"{text}{100 * FULL_AT:g} points on."

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 LEAD = (
     "Everything made in this visit beside the shipped models, measured on the same test images. "
-    "Small and accurate is up and to the left. Where intervals overlap, the images do not tell "
-    "which of two models is better."
+    "Small and accurate is up and to the left. Where two intervals lie apart, the difference is "
+    "more than chance; where they overlap, the intervals alone cannot tell. Files named packed/ "
+    "come with the explorer, trained for their size."
 )
 HEAD = [
     "Variant",
@@ -38,9 +39,10 @@ HEAD = [
 ]
 WORDS = (
     "F1 and recall are means over the ten classes, each counted alike (macro). Latency is the "
-    "median of many rounds for that many images at once; under it the times that the fastest tenth "
-    "of the rounds and nine tenths of them stay below (p10 to p90)."
+    "median of many rounds for that many images at once; below it p10 to p90: one round in ten was "
+    "faster than the first time, and one in ten slower than the second."
 )
+LATER = "Comes once the models are measured."
 TIMING = "Timing"  # what the status begins with while latency is measured
 CLEARED = "Cleared: this tab, Prune and Quantize are as at the beginning."
 
@@ -182,9 +184,9 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
     gr.HTML(f'<p class="cx-lead">{WORDS}</p>')
     sizes = gr.Plot(show_label=False)
     gr.Markdown("### Which classes does it cost?")
-    classes = gr.HTML(elem_id="compare-classes")
+    classes = gr.HTML(html.empty(LATER), elem_id="compare-classes")
     gr.Markdown("### Test images on which the variants disagree")
-    differing = gr.HTML(elem_id="compare-disagreements")
+    differing = gr.HTML(html.empty(LATER), elem_id="compare-disagreements")
 
     front_section.build()
 

@@ -22,8 +22,8 @@ def disagreeing(variants: Sequence["Variant"], test_set: ImageSet) -> str:
     pictures = [(test_set.images[k].numpy(), _caption(variants, test_set, k)) for k in places]
     names = ", ".join(f"{number} {v.name}" for number, v in enumerate(variants, start=1))
     note = html.note(
-        f"In bold what the image shows; {RIGHT} is the right answer. The numbers say whose answer "
-        f"it was: {names}."
+        f"Bold: what the image shows. {RIGHT}: the models that got it right; below, each wrong "
+        f"answer and the models that gave it. Models by number: {names}."
     )
     return note + "<br>" + html.figures(pictures, "cx-tiles wide")
 

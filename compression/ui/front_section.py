@@ -91,14 +91,15 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
         text += f"; entropy-constrained it is on or above every other way at {best} of {len(sizes)}"
     if contested:
         text += (
-            ". Each usual way takes the bit width of which the least damage is predicted for it; "
-            "random is one draw"
+            ". Each usual way uses the bit width that is predicted to do it least damage; random "
+            "is one draw"
         )
     for goal, kind in (("random", "sizes drawn at random"), ("size", "evenly spaced sizes")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
+    text += ". All of these sizes were measured before the way to predict was chosen"
     if unseen:
-        text += ". All of these were known when the way to predict was chosen. "
+        text += ". "
         text += _error(unseen, "more sizes, drawn at random afterwards,", dense_correct)
     if above := _above_goal(points):
         text += (
@@ -119,7 +120,7 @@ def _error(points: Sequence[FrontPoint], kind: str, dense_correct: int) -> str:
     return (
         f"Over {error['goals']} {kind} the predicted drop was off by "
         f"{error['mean_drop_error']:.2f} points on average (at most "
-        f"{error['greatest_drop_error']:.2f}; with its sign {error['drop_bias']:+.2f}), the "
-        "predicted size by "
+        f"{error['greatest_drop_error']:.2f}; {abs(error['drop_bias']):.2f} too "
+        f"{'large' if error['drop_bias'] > 0 else 'small'} on average), the predicted size by "
         f"{error['mean_size_error']:.1f} % (at most {error['greatest_size_error']:.1f} %)"
     )

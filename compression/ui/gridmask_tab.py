@@ -16,7 +16,7 @@ from compression.ui.pictures import read_upload, sample_picture
 from compression.ui.recorded import recorded_runs
 
 LEAD = (
-    "GridMask deletes a regular grid of squares from each training image, so that the network "
+    "GridMask deletes a regular grid of squares from training images, so that the network "
     "cannot lean on one spot. Move the sliders: stripes of d x ratio pixels stay, the squares "
     "between them go. Smaller ratios delete more."
 )
@@ -61,12 +61,13 @@ def show_grid(
     formula = compression.kept_fraction(int(d), ratio)
     formula = 1 - formula if invert else formula
     stripe = compression.stripe_width(int(d), ratio)
+    stripes = f"Mask: white stays; stripes are {stripe} of every {d:g} pixels"
     result = (original * mask[:, :, None]).astype(np.uint8)
     return html.figures(
         [
             (original, f"Original, {width} x {height} pixels"),
-            ((mask * 255).astype(np.uint8), f"Mask: white stays; stripe l = {stripe} of d = {d:g}"),
-            (result, f"Result, holes in black: {mask.mean():.1%} kept here; formula {formula:.1%}"),
+            ((mask * 255).astype(np.uint8), stripes),
+            (result, f"Result: {mask.mean():.1%} kept; {formula:.1%} of whole units"),
         ],
         "cx-triptych",
     )
@@ -147,19 +148,30 @@ def conclusion(runs: dict[str, dict[str, Any]]) -> str:
     low, high = baseline["test_interval"]
     within = low <= masked["test_accuracy"] <= high
     text = (
-        f"With GridMask the test accuracy differs by {html.points(difference)}: "
+        f"The GridMask model is {html.points(difference)} from the baseline, "
         + ("within" if within else "outside")
-        + " the 95 % interval of the baseline. One run of each cannot settle which is better. "
-        + " ".join(_cycles(name, run) for name, run in runs.items())
+        + " its 95 % interval. "
+        + _other_causes(baseline, masked)
+        + "One run of each cannot settle which is better; the study below changes nothing but the "
+        "masks, several times."
     )
     return html.cards(cards) + "<br>" + html.note(text)
 
 
-def _cycles(name: str, run: dict[str, Any]) -> str:
-    """How a run was trained, in a sentence."""
-    count = len(run.get("earlier", [])) + 1
-    end = "the mean of their weights" if run.get("averaged") else "the last"
-    return f"{name}: {count} cycles of the learning rate, kept: {end}."
+def _other_causes(baseline: dict[str, Any], masked: dict[str, Any]) -> str:
+    """What else the two runs differ in, in a sentence; nothing where that is nothing."""
+    first, second = _kept(baseline), _kept(masked)
+    if first == second:
+        return ""
+    return f"That is not GridMask alone: the baseline is {first}, the GridMask model {second}. "
+
+
+def _kept(run: dict[str, Any]) -> str:
+    """What a run kept of its rounds of training."""
+    rounds = len(run.get("earlier", [])) + 1
+    if run.get("averaged"):
+        return f"the mean of the weights after {rounds} rounds of training"
+    return f"what the last of {rounds} rounds of training gave"
 
 
 def build(page: gr.Blocks, explorer: Explorer) -> None:
@@ -192,8 +204,8 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
     with gr.Row():
         d_low = gr.Slider(2, 32, 12, step=1, label="d from (pixels)", min_width=130)
         d_high = gr.Slider(2, 32, 18, step=1, label="d to (pixels)", min_width=130)
-        rotate = gr.Slider(0, 360, 360, step=1, label="Rotation to (°)", min_width=130)
-        probability = gr.Slider(0, 1, 0.5, step=0.05, label="Chance of mask", min_width=130)
+        rotate = gr.Slider(0, 360, 360, step=1, label="Rotation up to (°)", min_width=130)
+        probability = gr.Slider(0, 1, 0.5, step=0.05, label="Share masked (0 to 1)", min_width=130)
         seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0, min_width=110)
         redraw = gr.Button("Draw again", variant="primary", min_width=110)
     gallery = gr.HTML(elem_id="gridmask-gallery", min_height=120)

@@ -9,6 +9,9 @@ import gradio as gr
 
 from compression.inputs import InputError
 
+# The library's names of what no field of the page is called -> what the page calls it.
+_ON_THE_PAGE = {"max_bytes": "The file", "max_drop": "The points lost"}
+
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
     """The handler (a function or a generator) with InputError shown as Gradio's own message."""
@@ -39,4 +42,6 @@ def bound(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
 
 
 def _message(error: InputError) -> gr.Error:
-    return gr.Error(str(error), title="That does not work", print_exception=False, duration=12)
+    first, space, rest = str(error).partition(" ")
+    text = _ON_THE_PAGE.get(first, first) + space + rest
+    return gr.Error(text, title="That does not work", print_exception=False, duration=12)

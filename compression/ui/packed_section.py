@@ -22,9 +22,10 @@ LEAD = (
     "Formulas are promises; this is the file. Each layer's codes go through an entropy coder, so a "
     "frequent value, such as the zero of a pruned layer, costs a fraction of a bit. The file loads "
     "back to the same weights bit for bit, here or with <code>python -m compression unpack</code>. "
-    "The server keeps it for an hour."
+    "The server keeps it for an hour. It holds the model that you made last, pruned or quantized."
 )
-EMPTY = "No file yet. Prune or quantize a model, then press the button."
+PRESS = "Make the file"
+EMPTY = f'No file yet. Prune or quantize a model, then press "{PRESS}".'
 WHOLE = "The whole file"
 Answer = tuple[Any, Any, Any, Any, Any, Any, Any]
 
@@ -37,7 +38,10 @@ def make_file(explorer: Explorer, session: Session) -> Iterator[Answer]:
     """
     key = session.latest
     if key is None:
-        raise InputError("A pruned or quantized model is expected first, got none.")
+        raise InputError(
+            "A pruned or quantized model is expected first, got none: make one on the Prune tab or "
+            "above."
+        )
     variant = explorer.variant(key)
     name = re.sub(r"[^\w.-]+", "-", variant.name).strip("-")[:60]
     with tempfile.TemporaryDirectory(prefix="packed-") as folder:
@@ -84,9 +88,10 @@ def _cards(info: "PackedInfo", name: str) -> str:
             html.Card(
                 "Above Shannon's bound",
                 f"{over:.2%}",
-                f"coded one after another, these codes need {html.size(info.bound_bytes)} at least",
+                f"{html.size(info.bound_bytes)} is the least for these codes (their entropy), with "
+                "codebooks, biases and batch norm; the rest is the coder's tables and the header",
             ),
-            html.Card("Every byte", f"{len(info.layers)} layers", parts),
+            html.Card("Where the bytes are", f"{len(info.layers)} layers", parts),
         ]
     )
 
@@ -110,12 +115,13 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.St
     gr.Markdown("### The compressed file")
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
-        press = gr.Button("Make the file", variant="primary", min_width=140)
+        press = gr.Button(PRESS, variant="primary", min_width=140)
         file = gr.DownloadButton("Download the file", interactive=False, min_width=160)
     cards = gr.HTML(html.empty(EMPTY), elem_id="packed-result")
     shown = gr.Dropdown(
         [WHOLE], value=WHOLE, label="Ways to store", visible=False, elem_id="packed-shown",
-        info="What each way would take; tinted, what it saves against the way before, or adds.",
+        info="What each way would take. Light: what it saves (green) or adds (orange) against the "
+        "one above it. Point at a bar to see how it counts.",
     )  # fmt: skip
     with gr.Row():
         ladder = gr.Plot(label="Ways to store it", show_label=False, visible=False, min_width=320)

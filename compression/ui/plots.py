@@ -130,7 +130,7 @@ def sensitivity_curves(
     points: Sequence["SensitivityPoint"], dense_accuracy: float | None, max_drop: float
 ) -> go.Figure:
     """Accuracy against sparsity, a line a layer, with the dense line and the tolerated one."""
-    figure = base_figure("Sparsity of one layer (%)", "Accuracy (%)", height=460)
+    figure = base_figure("Sparsity of one layer (%)", "Validation accuracy (%)", height=460)
     by_layer: dict[str, list[SensitivityPoint]] = {}
     for point in points:
         by_layer.setdefault(point.layer, []).append(point)
@@ -183,7 +183,12 @@ def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
     thresholds = [h.threshold for h in stages.values() if h.threshold]
     for threshold in thresholds[:1]:
         for side in (-threshold, threshold):
-            figure.add_vline(x=side, line={"color": _colour(3), "width": 1.5, "dash": "dash"})
+            figure.add_vline(
+                x=side,
+                line={"color": _colour(3), "width": 1.5, "dash": "dash"},
+                annotation_text="cut" if side > 0 else None,
+                annotation_position="top right",
+            )
     figure.update_layout(barmode="overlay", bargap=0)
     return figure
 

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from compression.report import Variant
 
 NO_CURVE = gr.update(value=None, visible=False)
-HEADERS = ["Layer", "Weights", "Sparsity (%)"]
+HEADERS = ["Layer", "Weights", "Zeros (%)"]
 PRESS = "Prune with this table"
+PRUNED = (
+    "Pruned. Next: recalibrate batch norm or fine-tune, to win accuracy back; then Quantize, which "
+    "takes the pruned model from here."
+)
 EMPTY = f'Nothing pruned yet. Fill the table and press "{PRESS}", or let a button fill it.'
 
 
@@ -99,7 +103,7 @@ def prune_layers(explorer: Explorer, session: Session, rows: object) -> Iterator
     session = session.with_cut(explorer.put(variant))
     yield (
         session,
-        html.status("Pruned. It is in the comparison now."),
+        html.status(PRUNED),
         result(explorer, session),
         NO_CURVE,
     )

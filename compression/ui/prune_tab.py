@@ -12,7 +12,7 @@ from compression.ui.budget import GOALS, plan, prune_by_plan
 from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
 from compression.ui.guard import bound
-from compression.ui.sensitivity_tab import TOLERATED, TOLERATED_LABEL
+from compression.ui.sensitivity_tab import TOLERATED
 from compression.ui.session import Session
 
 LEAD = (
@@ -57,7 +57,7 @@ def build(
     with gr.Row():
         with gr.Column(scale=2, min_width=290):
             with gr.Group():
-                max_drop = gr.Slider(**TOLERATED, label=TOLERATED_LABEL)
+                max_drop = gr.Slider(**TOLERATED)
                 from_scan = gr.Button("Fill from the scan and prune", variant="primary")
             with gr.Group():
                 goal = gr.Radio(
@@ -73,8 +73,9 @@ def build(
                     visible=False,
                 )  # fmt: skip
                 by_budget = gr.Button("Fill both tables by the goal and prune")
+            gr.HTML('<p class="cx-lead">Or the same in every layer:</p>')
             with gr.Row():
-                uniform = [gr.Button(f"{p} % everywhere", size="sm", min_width=90) for p in UNIFORM]
+                uniform = [gr.Button(f"Prune {p} %", size="sm", min_width=80) for p in UNIFORM]
             table = gr.Dataframe(
                 [[name, "", 0.0] for name in names],
                 headers=steps.HEADERS,
@@ -82,7 +83,7 @@ def build(
                 type="array",
                 interactive=True,
                 static_columns=[0, 1],
-                label="Sparsity of each layer: edit the last column",
+                label="Zeros in each layer (its sparsity): edit the last column",
                 elem_id="prune-table",
                 buttons=[],
             )

@@ -126,7 +126,7 @@ def _widths_text(bits: int, widths: dict[str, int]) -> str:
 def source_variant(explorer: Explorer, session: Session, source: str) -> "Variant":
     """The dense or the pruned model of this visit."""
     if source_key(session, source) is None:
-        raise InputError("A pruned model is expected first, got none: prune on the tab before.")
+        raise InputError("A pruned model is expected first, got none: prune one on the Prune tab.")
     return explorer.variant(str(source_key(session, source)))
 
 
@@ -277,6 +277,12 @@ def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:
     quantized = found[layer]
     counts = quantized.indices.flatten().long().bincount(minlength=len(quantized.codebook))
     return plots.codebook_over_histogram(histogram, quantized.codebook.tolist(), counts.tolist())
+
+
+def follow_cut(session: Session, followed: str | None) -> tuple[Any, str | None]:
+    """What to quantize, once a model has been pruned: that one; and the cut that was followed."""
+    new = session.cut is not None and session.cut != followed
+    return SOURCES[1] if new else gr.skip(), session.cut
 
 
 def fresh(explorer: Explorer, session: Session) -> tuple[Any, ...]:

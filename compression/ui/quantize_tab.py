@@ -15,19 +15,21 @@ from compression.ui.guard import bound
 from compression.ui.recorded import codebook_kinds
 
 LEAD = (
-    "k-means quantization lets the weights of a layer share a few values, its codebook: at b bits "
-    "each weight is only the number of one of 2^b values. Fewer bits, smaller file, coarser "
-    "weights. Pruned weights keep an exact zero, which takes one of the values."
+    "k-means quantization lets the weights of a layer share a few values (centroids), together its "
+    "codebook: at b bits each weight is only the number of one of 2^b values. Fewer bits, smaller "
+    "file, coarser weights. Pruned weights keep an exact zero, which takes one of the values."
 )
 SIZE_LEAD = (
-    "No bits to choose: a weight takes the value whose error and whose code in the file together "
-    "cost least, at one price of a bit for the whole network. Zeros come out by themselves. Then "
-    "errors make up for each other and batch norm is recalibrated. About a minute for resnet9-s."
+    "Choose a size instead of bits. Each weight takes the value that costs least in error and in "
+    "bytes together; what a byte costs is set so that the file fits. Weights that matter little "
+    "become zero. Then rounding errors make up for each other and batch norm is recalibrated. "
+    "About a minute for resnet9-s."
 )
 KINDS_LEAD = (
-    "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: on a line "
-    "the best one can be found, while the usual packages stop at a poor one. Recalibrate batch "
-    "norm after quantizing, too. The same checkpoint, quantized three ways and not recalibrated:"
+    "The course report saw accuracy fall at 4 and 2 bits. Part of that is the codebook: at 4 bits "
+    "fast-pytorch-kmeans, the package of usual courses, loses points that the best codebook keeps. "
+    "At 8 bits it makes no difference, and at 2 even the best one is not enough: recalibrate batch "
+    "norm, or let errors make up for each other. The same checkpoint three ways, neither done:"
 )
 TRAIN_RULE = (
     f"Offered once a quantized model has lost more than {100 * steps.TRAINING_DROP:g} points of "
@@ -36,7 +38,7 @@ TRAIN_RULE = (
 EPOCHS = 2  # of training, as first offered
 KINDS = {
     "kmeans": "k-means, the best codebook (here)",
-    "fast-pytorch-kmeans": "k-means, the usual course package",
+    "fast-pytorch-kmeans": "fast-pytorch-kmeans (mean of 2 starts)",
     "linear": "evenly spaced levels",
 }
 QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}
@@ -55,12 +57,14 @@ def build(
     by a goal for the file, which fills this table."""
     names = layer_names(explorer.preset)
     filled = gr.State(False)  # whether the table of widths is a goal's
+    followed = gr.State(None)  # the pruned model that the choice of what to quantize has followed
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
         with gr.Column(scale=2, min_width=290):
             source = gr.Radio(
-                list(steps.SOURCES), value=steps.SOURCES[0], label="Model to quantize"
-            )
+                list(steps.SOURCES), value=steps.SOURCES[0], label="Model to quantize",
+                info="pruned model: what the Prune tab made last.",
+            )  # fmt: skip
             bits = gr.Radio(list(steps.BITS), value=4, label="Bit width (bits for each weight)")
             spare = gr.Checkbox(
                 label=f"{steps.EDGE_BITS} bits for the first and the last layer",
@@ -82,9 +86,9 @@ def build(
                 empty = gr.Button("Empty the table", size="sm")
             rounding = gr.Radio(
                 list(steps.ROUNDINGS), value=steps.ROUNDINGS[0], label="Rounding of the weights",
-                info="To the nearest value, as in Deep Compression; or weight after weight, those "
-                "to come taking up what is lost, as training images show it: a quarter of a minute "
-                "for resnet9-s, far better at few bits.",
+                info="Nearest: each weight by itself, as in Deep Compression. Make up: one weight "
+                "after another, and those not yet rounded shift to cancel the error so far, judged "
+                "on 512 training images; about 15 s for resnet9-s, far better at few bits.",
             )  # fmt: skip
             press = gr.Button("Quantize", variant="primary")
             with gr.Accordion("Or: for a size of the file", open=True):
@@ -98,9 +102,10 @@ def build(
             recover = gr.Button("Recalibrate batch norm")
             learning = gr.Radio(
                 list(steps.LEARNING), value=steps.LEARNING[0], label="What training may change",
-                info="Deep Compression holds each weight's code, its place in the codebook, and "
-                "trains the values; or weights may take another code as they learn. Zeros of a "
-                "pruned model stay zero either way.",
+                info="The first: each weight keeps its centroid, and the centroids' values are "
+                "trained, as in Deep Compression. The second: weights may also move to another "
+                "centroid; it did not help in our records where errors had made up for each other, "
+                "and the file may grow past a size you asked for. Pruned zeros stay zero.",
             )  # fmt: skip
             epochs = gr.Slider(
                 1, timing.MOST_EPOCHS, EPOCHS, step=1,
@@ -161,6 +166,7 @@ def build(
     by_goal.success(show_bits, session, [others, told, filled], **PRIVATE)
     empty.click(bound(empty_bits, explorer), session, widths, **PRIVATE)
     session.change(bound(drop_bits, explorer), [session, filled], widths, **PRIVATE)
+    session.change(steps.follow_cut, [session, followed], [source, followed], **PRIVATE)
     gr.on(
         [start.change, cleared.change],
         bound(steps.fresh, explorer), session,

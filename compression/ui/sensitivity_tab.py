@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 LEAD = (
     "Some layers bear pruning better than others. The scan takes one layer, sets its smallest "
     "weights to zero, measures the accuracy, puts the weights back, and goes on. A line that stays "
-    "high belongs to a layer that can lose much; one that falls early needs care."
+    "high belongs to a layer that can lose much; one that falls early needs care. Next: the Prune "
+    "tab can fill its table from this scan."
 )
 # The same slider on two tabs: what a layer may lose when it alone is pruned.
-TOLERATED: dict[str, Any] = {"minimum": 0.1, "maximum": 10, "value": 1, "step": 0.1}
-TOLERATED_LABEL = "Tolerated drop, each layer by itself (points)"
+TOLERATED: dict[str, Any] = {
+    "minimum": 0.1,
+    "maximum": 10,
+    "value": 1,
+    "step": 0.1,
+    "label": "Tolerated drop, each layer by itself (points)",
+    "info": "Percentage points of accuracy. All layers pruned together mostly lose more than this.",
+}
 LEVELS = tuple(range(10, 100, 10))
 REDRAW_SECONDS = 0.4
 NO_SCAN = "No scan yet. Press Scan."
@@ -45,7 +52,7 @@ def run_scan(
     model = explorer.model(session.start)
     for name, chosen in (("layers", layers), ("levels", levels)):
         if not isinstance(chosen, list) or not chosen:
-            raise InputError(f"{name} must be a list of at least one, got {shown(chosen)}.")
+            raise InputError(f"At least one of the {name} must be ticked, got {shown(chosen)}.")
     fractions = [real("level", level, 0, 100, "%") / 100 for level in levels]
     images = explorer.images("validation", session.source)
     images = images.head(whole("images", count, 50, len(images)))
@@ -65,9 +72,11 @@ def run_scan(
     scanned = {"points": progress.points(), "dense_accuracy": dense.accuracy}
     text = f"{progress.whole} points on {len(images):,} validation images in "
     text += f"{progress.seconds:.1f} s, computed in {resolved}"
-    text += ", or taken from the recorded scan where it has them." if precision == "auto" else "."
+    # A recorded scan is in float32, and answers for that and for auto.
+    known = precision != "bfloat16"
+    text += ", or taken from the recorded scan where it has them." if known else "."
     if resolved != "float32":
-        text += " Choose float32 and scan again to have any point in full precision."
+        text += " Choose float32 and scan again to have every point in full precision."
     yield scanned, html.status(text), *shown_scan(scanned, max_drop)
 
 
@@ -194,7 +203,7 @@ def build(
                 "processor has them; an accuracy may then be off by some tenths of a point. auto "
                 "takes bfloat16 where it can.",
             )
-            max_drop = gr.Slider(**TOLERATED, label=TOLERATED_LABEL)
+            max_drop = gr.Slider(**TOLERATED)
             with gr.Row():
                 press = gr.Button("Scan", variant="primary", min_width=110)
                 cancel = gr.Button("Cancel", variant="stop", min_width=90)

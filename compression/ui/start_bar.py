@@ -21,7 +21,11 @@ IMAGES_INFO = (
     "A change begins anew: what you have made, and a checkpoint that you have uploaded, leave the "
     "page, since they were measured on other images."
 )
-FETCH = "Download full CIFAR-10 (176 MiB)"
+FETCH = "Fetch full CIFAR-10 to this server (163 MiB)"
+MODELS_INFO = (
+    "Dense: nothing pruned or quantized yet. resnet9-s is half as wide as resnet9. baseline: "
+    "trained without GridMask; gridmask: with it; distilled: then taught by models' answers."
+)
 FETCHED = 'The full CIFAR-10 is on this server now. Choose "full CIFAR-10" to measure on it.'
 
 
@@ -104,8 +108,9 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
     """Components, then events."""
     with gr.Row(elem_id="model-row"):
         model = gr.Dropdown(
-            _choices(explorer), value=explorer.start, label="Dense model to start from", scale=2
-        )
+            _choices(explorer), value=explorer.start, label="Dense model to start from",
+            info=MODELS_INFO, scale=2,
+        )  # fmt: skip
         with gr.Column(scale=4, min_width=260):
             line = gr.HTML(html.status("Loading the model ..."), elem_id="model-line")
     with gr.Accordion("Other images, or a checkpoint of your own", open=False):
@@ -116,7 +121,7 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
             )  # fmt: skip
             fetch = gr.Button(FETCH, size="sm", min_width=190)
             upload = gr.UploadButton(
-                "Use my own checkpoint (.safetensors)",
+                "Upload a checkpoint of this project (.safetensors)",
                 size="sm",
                 min_width=230,
                 elem_id="model-upload",

@@ -15,7 +15,7 @@ LEAD = (
     "Cutout deletes one square of each image, GridMask a whole grid of them. Is it worth it? The "
     "same short recipe three ways, several times each from other random starts. Here Cutout takes "
     "12 of 32 pixels a side out of every image from the first epoch on; GridMask comes in slowly, "
-    "until it masks every other image."
+    "until it masks half of the images."
 )
 
 

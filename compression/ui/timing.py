@@ -67,9 +67,10 @@ def guess(preset: str, source: str, epochs: float, longest_minutes: float | None
             f"Choose {advice}."
         )
     return html.status(
-        f"This may take about {duration(seconds)}: {epochs} times {TRAINING_IMAGES[source]:,} "
-        f"images of {preset}. A guess at the speed of two cores of a server; other computers, and "
-        "other visitors, change it."
+        f"This may take about {duration(seconds)}: {epochs} "
+        f"{'passes' if epochs > 1 else 'pass'} over {TRAINING_IMAGES[source]:,} images with "
+        f"{preset}, guessed for two cores of a server; other computers, and other visitors, change "
+        "it."
     )
 
 

@@ -76,7 +76,7 @@ SCAN = [["conv1"], [50], 100, "float32", 1]
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        (0, [], r"layers must be a list of at least one, got \[\]"),
+        (0, [], r"At least one of the layers must be ticked, got \[\]"),
         (0, ["conv9"], "layer must be one of conv1, .*, got 'conv9'"),
         (1, [120], "level must be a number from 0 to 100 %, got 120"),
         (2, 3, "images must be a whole number from 50 to 2000, got 3"),
@@ -90,7 +90,7 @@ def test_scan_says_what_was_expected(client, place, value, sentence):
 
 
 def test_gridmask_answers_over_the_api(client):
-    assert "kept here" in client.predict(*GRID, api_name="/gridmask")
+    assert "% of whole units" in client.predict(*GRID, api_name="/gridmask")
 
 
 def test_prune_names_the_layer_and_the_range(client):
@@ -106,20 +106,20 @@ def test_a_budget_and_a_file_want_what_is_there(client):
     with pytest.raises(AppError, match="budget must be a number from 1 to 1048576 KiB, got 0"):
         client.predict(0, api_name="/allocate")
     with pytest.raises(
-        AppError, match="max_bytes must be at least [0-9,]+ bytes .* for this model, got"
+        AppError, match="The file must be at least [0-9,]+ bytes .* for this model, got"
     ):
         client.predict(2, api_name="/allocate")
     for_size = {"api_name": "/quantize_for_size"}
     with pytest.raises(AppError, match="size must be a number from 1 to 1048576 KiB, got -3"):
         client.predict("dense model", -3, **for_size)
-    with pytest.raises(AppError, match="max_bytes must be at least [0-9,]+ bytes .* got 1,024"):
+    with pytest.raises(AppError, match="The file must be at least [0-9,]+ bytes .* got 1,024"):
         client.predict("dense model", 1, **for_size)
     with pytest.raises(AppError, match="A pruned or quantized model is expected first, got none"):
         Client(client.src, verbose=False).predict(api_name="/pack")
 
 
 def table(rows):
-    return {"headers": ["Layer", "Weights", "Sparsity (%)"], "data": rows, "metadata": None}
+    return {"headers": ["Layer", "Weights", "Zeros (%)"], "data": rows, "metadata": None}
 
 
 def test_a_model_that_is_none_is_named(client):

@@ -59,7 +59,7 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     visitor.open_tab("GridMask")
     page.get_by_label("number input for d: unit of the grid (pixels)").fill("8")
     mask = grid_mask(32, 32, d=8, ratio=0.4)
-    page.locator("#gridmask-triptych").get_by_text(f"{mask.mean():.1%} kept here").wait_for()
+    page.locator("#gridmask-triptych").get_by_text(f"{mask.mean():.1%} kept;").wait_for()
     page.locator("#gridmask-gallery figure").nth(11).wait_for()
 
     visitor.open_tab("Sensitivity")
@@ -67,7 +67,7 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     assert page.locator("#scan-table tbody tr").count() == 9
 
     visitor.open_tab("Prune")
-    page.get_by_role("button", name="70 % everywhere").click()
+    page.get_by_role("button", name="Prune 70 %").click()
     page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     pruned = prune(baseline, dict.fromkeys(prunable_layers(baseline), 0.7))
     assert visitor.card("#prune-result", "Test accuracy") == accuracy_text(pruned.model, test_set)
@@ -76,7 +76,7 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     assert visitor.card("#prune-result", "counted in full") == size(counted)
 
     visitor.open_tab("Quantize")
-    page.get_by_label("pruned model").check()
+    expect(page.get_by_label("pruned model")).to_be_checked()
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
     quantized = quantize(pruned.model, 4, pruned.masks)
@@ -134,7 +134,7 @@ def test_opening_the_list_of_models_keeps_what_was_made(new_visitor):
     visitor = new_visitor()
     visitor.open_tab("Prune")
     page = visitor.page
-    page.get_by_role("button", name="70 % everywhere").click()
+    page.get_by_role("button", name="Prune 70 %").click()
     page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     models = page.get_by_label("Dense model to start from")
     models.click()
@@ -150,8 +150,8 @@ def test_two_visitors_do_not_see_each_other(new_visitor):
     first, second = new_visitor(), new_visitor()
     first.open_tab("Prune")
     second.open_tab("Prune")
-    first.page.get_by_role("button", name="50 % everywhere").click()
-    second.page.get_by_role("button", name="90 % everywhere").click()
+    first.page.get_by_role("button", name="Prune 50 %").click()
+    second.page.get_by_role("button", name="Prune 90 %").click()
     for visitor in (first, second):
         visitor.page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     assert first.card("#prune-result", "Zeros") == "50.0%"
@@ -236,13 +236,13 @@ def test_what_one_part_of_the_page_says_the_others_follow(new_visitor):
     page.locator("#scan-table").get_by_text("losing at most 2.5 points").wait_for()
     visitor.open_tab("Prune")
     expect(page.get_by_label(tolerated).last).to_have_value("2.5")
-    page.get_by_role("button", name="50 % everywhere").click()
+    page.get_by_role("button", name="Prune 50 %").click()
     page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     page.get_by_role("button", name="Fine-tune").click()
     page.locator("#prune-status").get_by_text("Epoch 1 of 3, step").wait_for()
     page.locator("button:visible", has_text="Cancel").click()
     page.locator("#prune-status").get_by_text("Cancelled").wait_for()
-    page.get_by_role("button", name="50 % everywhere").click()  # at once: it is not stopped, too
+    page.get_by_role("button", name="Prune 50 %").click()  # at once: it is not stopped, too
     page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     page.locator("button:visible", has_text="Cancel").click()  # nothing runs
     page.wait_for_timeout(1500)
@@ -258,6 +258,8 @@ def test_what_one_part_of_the_page_says_the_others_follow(new_visitor):
     )
     visitor.open_tab("Prune")
     page.locator("#prune-result").get_by_text("Nothing pruned yet").wait_for()
+    visitor.open_tab("Quantize")
+    expect(page.get_by_label("dense model")).to_be_checked()
     assert visitor.errors == []
 
 
