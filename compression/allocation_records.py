@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compression.allocation_scan import SettingPoint
-from compression.files import write_json
+from compression.files import UNREADABLE, write_json
 from compression.inputs import InputError, shown
 from compression.scan_cache import content_digest, weights_digest
 
@@ -52,7 +52,7 @@ def load_settings(path: str | os.PathLike[str]) -> RecordedSettings:
         return RecordedSettings(
             str(content["content"]), str(content["weights"]), points, dict(content["about"])
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*UNREADABLE, KeyError, TypeError) as error:
         raise InputError(
             f"{Path(path).name} must be a file of measured settings, got {shown(str(error))}."
         ) from error

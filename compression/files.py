@@ -10,6 +10,9 @@ from typing import Any
 
 from compression.inputs import InputError, shown
 
+# What reading a file and its JSON raises.
+UNREADABLE = (OSError, ValueError, RecursionError)
+
 
 def at_home(path: str | os.PathLike[str]) -> Path:
     """The path with `~` as the home folder; unchanged where it names no known user."""
@@ -47,7 +50,7 @@ def read_record(path: Path, what: str) -> dict[str, Any]:
     """The object in a JSON file that this program wrote before; InputError for any other file."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path.name} must be a record {what}, got {shown(str(error))}."
         ) from error

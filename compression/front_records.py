@@ -3,14 +3,13 @@
 Needs no torch, so that the page can draw a recorded front at once.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from compression.files import write_json
+from compression.files import read_record, write_json
 from compression.inputs import InputError, shown
 
 OURS = "measured damage"
@@ -64,10 +63,10 @@ def save_front(
 
 def load_front(path: Path) -> tuple[list[FrontPoint], dict[str, Any]]:
     """The points of a file, and all else in it. Raises InputError for a file that holds none."""
+    content = read_record(path, "of a front")
     try:
-        content = json.loads(path.read_text())
         return [FrontPoint(**point) for point in content.pop("points")], content
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path.name} must be a file of a measured front, got {shown(str(error))}."
         ) from error

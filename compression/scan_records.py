@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compression.files import write_json
+from compression.files import UNREADABLE, write_json
 from compression.inference import device_of, resolved_precision
 from compression.inputs import InputError, shown
 from compression.scan_cache import PointKey, ScanCache, content_digest
@@ -87,7 +87,7 @@ def load_scan(path: str | os.PathLike[str]) -> RecordedScan:
         return RecordedScan(
             dense=_point(dense), points=tuple(_point(row) for row in points), **found
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (*UNREADABLE, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} must be a recorded scan, got {shown(str(error))}: make it again with "
             "`python -m compression scan`."

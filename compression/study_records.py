@@ -3,7 +3,6 @@
 Needs no torch, so that the page can show a recorded study at once.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -11,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from compression.files import read_record
 from compression.inputs import InputError
 
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)  # of 1 to 7 degrees of freedom
@@ -43,10 +43,10 @@ class StudyRun:
 
 def load_study(path: Path) -> tuple[list[StudyRun], dict[str, Any]]:
     """The runs of a file, and all else in it. Raises InputError for a file that holds none."""
+    content = read_record(path, "of a study")
     try:
-        content = json.loads(path.read_text())
         runs = [StudyRun(**run | {"curve": tuple(run["curve"])}) for run in content.pop("runs")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path.name} must be a file of a study, got another.") from error
     return runs, content
 

@@ -231,6 +231,9 @@ def test_settings_come_back_from_their_file(baseline, images, points, tmp_path):
     path.write_text(json.dumps({"points": []}))
     with pytest.raises(InputError, match="settings.json must be a file of measured settings"):
         load_settings(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="settings.json must be a file of measured settings"):
+        load_settings(path)
 
 
 def test_a_fitted_file_keeps_its_budget_and_uses_it(baseline, points):

@@ -17,6 +17,7 @@ from compression.ui.compare_tab import all_keys
 from compression.ui.explorer import Explorer
 from compression.ui.prune_steps import dense_table, prune_layers
 from compression.ui.session import Session
+from compression.ui.start_bar import choose_model
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,18 @@ def test_a_measured_model_does_not_wait_for_another_to_be_measured(explorer):
     known = explorer.variant(key)
     with ThreadPoolExecutor(1) as pool, explorer._measuring:  # as if a large one were measured
         assert pool.submit(explorer.variant, key).result(timeout=60) is known
+
+
+def test_a_start_out_of_a_file_is_called_by_its_name_alone(monkeypatch, tmp_path):
+    few = {split: load_cifar10(split, "sample").head(20) for split in ("train", "test")}
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(load_checkpoint("resnet9-s/baseline").model, path, {})
+    explorer = Explorer(start=str(path))
+    monkeypatch.setattr(explorer, "images", lambda split, source: few[split])
+    key = explorer.key_of(explorer.start, "sample")
+    session, chosen, line = choose_model(explorer, Session("other"), "mine")
+    assert (explorer.start, session.start, chosen) == ("mine", key, key)
+    assert explorer.variant(key).name == "mine" and "1,646,122 parameters" in line
+    with pytest.raises(InputError, match="model must be one of .*, mine, got") as caught:
+        choose_model(explorer, Session("other"), str(path))
+    assert str(tmp_path) not in str(caught.value).partition(", got")[0]

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
+from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint, load_front
+from compression.inputs import InputError
 from compression.ui import front_section, size_plots
 from compression.ui.front_section import remark
 
@@ -98,3 +99,10 @@ def test_stars_are_of_the_same_network_and_the_same_images(monkeypatch):
     assert list(front_section.trained_files("resnet9-s/baseline", 10_000)) == [
         "packed/c, from resnet9-s/gridmask"
     ]
+
+
+@pytest.mark.parametrize(("text", "came"), [("null", "nothing"), ("5", "5"), ("[" * 9**5, ".*")])
+def test_a_file_that_holds_no_front_is_refused(tmp_path, text, came):
+    (tmp_path / "front.json").write_text(text)
+    with pytest.raises(InputError, match=f"front.json must be a record of a front, got {came}"):
+        load_front(tmp_path / "front.json")

@@ -76,6 +76,13 @@ def test_goals_that_cannot_be_are_said(explorer, first):
         next(prune_by_plan(explorer, first, [], None))
 
 
+def test_a_goal_is_not_used_on_a_model_that_was_chosen_while_it_was_spread(explorer, first, pruned):
+    other = Session(explorer.key_of("resnet9-s/gridmask", "sample"))
+    with pytest.raises(InputError, match="for this model, got one for another: press again"):
+        next(prune_by_plan(explorer, other, [], pruned.plan))
+    assert pruned.plan.start == first.start
+
+
 def test_the_budgets_range_is_that_of_the_model(explorer, first):
     large = Session(explorer.key_of("resnet9/gridmask", "sample"))
     found = {key: prune_tab._budget_of(explorer, s) for key, s in (("s", first), ("l", large))}

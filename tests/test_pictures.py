@@ -37,6 +37,22 @@ def test_upload_keeps_pixels_and_says_what_was_changed(tmp_path):
     assert wide.pixels.shape == (128, 256, 3)
 
 
+def test_pictures_of_16_bits_and_those_of_cameras_are_shown_as_they_are(tmp_path):
+    ramp = np.arange(256, dtype=np.uint16).repeat(2).reshape(16, 32)
+    for name in ("deep.png", "deep.tiff"):
+        deep = read_upload(saved(tmp_path, Image.fromarray(ramp * 257), name))
+        assert (deep.pixels == ramp[:, :, None]).all() and "grey" in deep.remark
+    views = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    path = saved(
+        tmp_path, views[0], "still.jpg", format="MPO", save_all=True, append_images=views[1:]
+    )
+    still = read_upload(path)
+    assert still.pixels[:, :, 0].min() > 240 and still.pixels[:, :, 2].max() < 15
+    for kind in (np.int32, np.float32):
+        with pytest.raises(InputError, match="8 or 16 bits for each value, got one of 32"):
+            read_upload(saved(tmp_path, Image.fromarray(ramp.astype(kind)), "wide.tiff"))
+
+
 def test_upload_that_is_no_usable_picture_is_refused(tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(InputError, match="must be a picture .* got a file that is none"):

@@ -14,12 +14,12 @@ from compression.ui.quantize_steps import (
     train,
 )
 from compression.ui.session import Session
-from tests.few_images import FewImages
+from tests.visit_cases import NotedImages
 
 
 @pytest.fixture(scope="module")
 def explorer():
-    return FewImages()
+    return NotedImages()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def at_two_bits(explorer):
 
 @pytest.mark.parametrize(("learning", "changes"), [(LEARNING[0], False), (LEARNING[1], True)])
 def test_codes_change_only_where_they_may(explorer, at_two_bits, learning, changes):
-    said = list(train(explorer, at_two_bits, 1, learning))
+    said, seen, measured = explorer.told(train(explorer, at_two_bits, 1, learning))
+    assert (seen, measured) == ({"sample train", "sample validation"}, {"sample test"})
     session, status, cards, *_ = said[-1]
     assert "Trained. Kept epoch 1, the best on the validation images." in status
     assert any("Epoch 1 of 1, step 2 of " in str(each[1]) for each in said)

@@ -65,6 +65,9 @@ def test_missing_broken_and_unfinished_scans_are_refused(model, sample, tmp_path
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(InputError, match="must be a recorded scan"):
         load_scan(tmp_path / "list.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="must be a recorded scan"):
+        load_scan(tmp_path / "deep.json")
     dense = SensitivityPoint.counted("dense", 0.0, 100, IMAGES)
     coarse = SensitivityPoint.counted("conv1", 0.5, 9, 10)
     with pytest.raises(InputError, match="count all 120 images, got 10 at conv1 0.5"):

@@ -114,6 +114,9 @@ def test_a_file_that_holds_no_study_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"runs": [{"way": "plain"}]}')
     with pytest.raises(InputError, match=r"x\.json must be a file of a study, got another"):
         load_study(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("null")
+    with pytest.raises(InputError, match=r"x\.json must be a record of a study, got nothing"):
+        load_study(tmp_path / "x.json")
 
 
 def runs_of(**correct) -> list[StudyRun]:

@@ -121,6 +121,11 @@ def test_html_escapes_what_a_visitor_named():
     )
 
 
+def test_counts_have_their_noun():
+    assert [html.count(n, "epoch") for n in (1, 3)] == ["1 epoch", "3 epochs"]
+    assert [html.count(n, "pass", "passes") for n in (1, 2)] == ["1 pass", "2 passes"]
+
+
 def test_sizes_are_told_in_the_unit_that_fits():
     assert [html.size(n) for n in (96, 1536, 2**20 * 3 // 2)] == ["96 bytes", "1.5 KiB", "1.50 MiB"]
 
@@ -200,7 +205,7 @@ def test_each_training_of_the_page_asks_how_long_it_may_take(monkeypatch, train)
 
 
 def test_a_goals_table_says_so_and_is_emptied_once_its_plan_is_gone(explorer):
-    planned = Session(explorer.key_of(explorer.start, "sample")).with_plan(Plan((), 1, 0.9))
+    planned = Session(explorer.key_of(explorer.start, "sample")).with_plan(Plan("key", (), 1, 0.9))
     opened, told, filled = budget.show_bits(planned)
     assert opened["open"] and "it decides" in told["value"] and filled is True
     assert budget.drop_bits(explorer, planned, True) == (gr.skip(),) * 3

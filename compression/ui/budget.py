@@ -44,6 +44,7 @@ def plan(
             points.append(point)
             text = f"Measuring what each setting costs: {point.layer} ..."
             yield gr.skip(), gr.skip(), html.status(text, len(points) / whole)
+        yield gr.skip(), gr.skip(), html.status("Counting what each setting takes ...", 0.7)
         table = compression.setting_table(model, points)
         explorer.keep_table(session.start, table)
     yield gr.skip(), gr.skip(), html.status("Making files, and seeing what they take ...", 0.8)
@@ -57,7 +58,7 @@ def plan(
         found = compression.allocate(table, max_drop=most)
         size = packed_bytes(model, found, overhead=room)
     accuracy = max(0.0, start.evaluation.accuracy - found.predicted_drop)
-    planned = Plan(tuple(found.bits.items()), size, accuracy)
+    planned = Plan(session.start, tuple(found.bits.items()), size, accuracy)
     rows = [
         [name, weights, round(100 * found.sparsities[name], 2)]
         for name, weights, _ in dense_table(explorer, session)
@@ -71,6 +72,10 @@ def prune_by_plan(
     """Prune with the table that the plan filled, and say what comes next."""
     if planned is None:
         raise InputError("A goal must be spread first, got none.")
+    if planned.start != session.start:  # which was chosen while the goal was spread
+        raise InputError(
+            "The goal must be spread for this model, got one for another: press again."
+        )
     for kept, status, cards, curve in prune_layers(explorer, session, rows):
         if isinstance(kept, Session):
             kept = kept.with_plan(planned)

@@ -55,15 +55,18 @@ class Explorer:
         root: Path | None = None,
         longest_minutes: float | None = None,
     ) -> None:
-        self.start, self.root = start, root
+        self.root = root
         if longest_minutes is not None:
             longest_minutes = real("longest_minutes", longest_minutes, 1, 10_000, "minutes")
         self.longest_minutes = longest_minutes
         self.source = source if source != "auto" else "full" if self.has_full() else "sample"
         self.preset = DEFAULT_PRESET
-        if start not in SHIPPED:
-            self.preset = compression.load_stored(start).model.preset
         self.packed = packed_files()
+        self._files: dict[str, str | Path] = dict(self.packed)
+        if start not in SHIPPED:  # called by its name alone: visitors are not to see folders
+            self.preset = compression.load_stored(start).model.preset
+            self._files[Path(start).stem], start = start, Path(start).stem
+        self.start = start
         self._lock = threading.RLock()
         self._measuring = threading.Lock()
         self._images: dict[tuple[str, str], ImageSet] = {}
@@ -149,7 +152,7 @@ class Explorer:
         """A shipped or starting model out of its file; loaded once."""
         with self._lock:
             if name not in self._loaded:
-                stored = compression.load_stored(self.packed.get(name, name))
+                stored = compression.load_stored(self._files.get(name, name))
                 if name not in (*SHIPPED, *self.packed):  # it is there to be changed
                     stored = stored.unfolded(self.images("train", "sample").images)
                 self._loaded[name] = stored

@@ -115,6 +115,11 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.2f} points"
 
 
+def count(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: `1 epoch`, `3 epochs`; several: where it takes more than an s."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def size(size_bytes: float) -> str:
     """Bytes in the unit that fits: `1.64 MiB`, `412.0 KiB`, `96 bytes`."""
     if size_bytes >= 2**20:

@@ -42,8 +42,8 @@ def sample_picture(images: "ImageSet", class_name: object, number: object) -> np
 def read_upload(path: str) -> Picture:
     """A visitor's picture as RGB, its longer side at most 256 pixels.
 
-    Raises InputError for a file that is no picture, is damaged, too large, or animated; a grey
-    picture or one with transparency is taken, and the remark says what was done.
+    Raises InputError for a file that is no picture, is damaged, too large, animated, or has values
+    of 32 bits; a grey picture or one with transparency is taken, and the remark says what was done.
     """
     file = Path(path)
     if file.stat().st_size > MAX_UPLOAD_BYTES:
@@ -73,15 +73,21 @@ def _to_rgb(image: Image.Image) -> Picture:
     if max(width, height) > MAX_SIDE:
         raise InputError(_too_large(f"{width} x {height}"))
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if frames > 1 and image.format != "MPO":  # a camera's still JPEG with a preview behind it
         raise InputError(f"The picture must be a still one, got an animation of {frames} frames.")
+    if image.mode in ("I", "F"):
+        raise InputError(
+            "The picture must have 8 or 16 bits for each value, got one of 32: save it as PNG."
+        )
     remark = ""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion makes all but the darkest white
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         remark = "The picture has transparency; it is shown on white."
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    elif image.mode in ("1", "L", "I", "F", "I;16"):
+    elif image.mode in ("1", "L"):
         remark = "The picture is grey; its three channels are equal."
     rgb = image.convert("RGB")
     rgb.thumbnail((SHOWN_SIDE, SHOWN_SIDE))

@@ -7,10 +7,11 @@ from compression.ui import html
 
 @dataclass(frozen=True)
 class Plan:
-    """(layer, bits) of each layer, the file's bytes, and the predicted accuracy (a fraction, of the
-    test images: the dense model's less the predicted drop); hashable, as Gradio's state wants it.
-    """
+    """start: key of the dense model that it is for; bits: (layer, bits) of each layer; size_bytes
+    of the file; accuracy: the predicted one (a fraction, of the test images: the dense model's less
+    the predicted drop); hashable, as Gradio's state wants it."""
 
+    start: str
     bits: tuple[tuple[str, int], ...]
     size_bytes: int
     accuracy: float

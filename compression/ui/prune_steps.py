@@ -153,9 +153,11 @@ def tune(explorer: Explorer, session: Session, epochs: float) -> Iterator[Answer
         figure = gr.update(value=plots.recovery_curve(rows, epochs, levels), visible=True)
         yield gr.skip(), html.status(text, found.epoch / epochs), gr.skip(), figure
     best = rows[-1]
-    step = f"fine-tuned {epochs} epochs, best of them {best.best_epoch}"
+    step = f"fine-tuned {html.count(epochs, 'epoch')}, best of them {best.best_epoch}"
     session = _keep(explorer, session, before, best.best_model, "tuned", step)
     text = f"Fine-tuned. Kept epoch {best.best_epoch}, the best on the validation images."
+    if best.best_accuracy < pruned.accuracy:
+        text += f" That was {best.best_accuracy:.2%} there; {pruned.accuracy:.2%} before."
     yield session, html.status(text), result(explorer, session), gr.skip()
 
 

@@ -43,7 +43,7 @@ def empty_overrides(explorer: Explorer, session: Session) -> list[list[Any]]:
 def read_bits(bits: object, rows: object, spare: object = False) -> dict[str, int]:
     """Layer -> bits: the table's where a cell holds a number, else the common width, or where
     `spare` is set EDGE_BITS for the first and the last row."""
-    common = choice("bits", bits, BITS)
+    common, spare = int(choice("bits", bits, BITS)), choice("spare", spare, (True, False))
     if isinstance(rows, dict):  # as Gradio's clients send a table
         rows = rows.get("data")
     if not isinstance(rows, list) or not rows or not all(isinstance(r, list) for r in rows):
@@ -84,7 +84,7 @@ def quantize_layers(
     if compensated:
         text = f"Rounding layer after layer, by what {COMPENSATION_IMAGES} training images show ..."
     yield gr.skip(), html.status(text, 0.3), gr.skip(), NO_CURVE, gr.skip()
-    label = _widths_text(bits, widths)
+    label = _widths_text(int(bits), widths)
     steps = (*before.steps, f"k-means quantized to {label}")
     if compensated:
         images = explorer.images("train", session.source).images[:COMPENSATION_IMAGES]
@@ -177,7 +177,8 @@ def train(
         )
         yield gr.skip(), html.status(text), gr.skip(), gr.skip(), gr.skip()
         return
-    step = f"{'codes and centroids' if moving else 'centroids'} trained {epochs} epochs"
+    step = "codes and centroids trained " if moving else "centroids trained "
+    step += html.count(epochs, "epoch")
     variant = compression.make_variant(
         f"{before.name} · {'codes trained' if moving else 'trained'}",
         (*before.steps, step),

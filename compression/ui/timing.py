@@ -58,19 +58,18 @@ def guess(preset: str, source: str, epochs: float, longest_minutes: float | None
         return ""
     seconds = seconds_of(preset, source, epochs)
     fitting = epochs_within(longest_minutes, preset, source)
+    images = f"{TRAINING_IMAGES[source]:,} images"
     if epochs > fitting:
-        chosen = f"{epochs} epochs" if epochs > 1 else "1 epoch"
         advice = f"{fitting} at most" if fitting else "fewer images or a smaller model"
         return html.status(
-            f"{chosen} of {preset} on {TRAINING_IMAGES[source]:,} images may take about "
+            f"{html.count(epochs, 'epoch')} of {preset} on {images} may take about "
             f"{duration(seconds)}; this server gives a training {longest_minutes:g} min. "
             f"Choose {advice}."
         )
     return html.status(
-        f"This may take about {duration(seconds)}: {epochs} "
-        f"{'passes' if epochs > 1 else 'pass'} over {TRAINING_IMAGES[source]:,} images with "
-        f"{preset}, guessed for two cores of a server; other computers, and other visitors, change "
-        "it."
+        f"This may take about {duration(seconds)}: {html.count(epochs, 'pass', 'passes')} over "
+        f"{images} with {preset}, guessed for two cores of a server; other computers, and other "
+        "visitors, change it."
     )
 
 
