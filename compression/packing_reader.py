@@ -122,7 +122,7 @@ class PackedFile:
         return PackedLayer(
             name,
             weights=len(symbols),
-            nonzeros=int((symbols != zero).sum()) if zero is not None else len(symbols),
+            nonzeros=int(np.count_nonzero(levels[symbols] if quantized else levels)),
             bits=bits,
             levels=len(levels) if quantized else 0,
             codebook_bytes=levels.nbytes if quantized else 0,

@@ -1,6 +1,7 @@
 """Files that a stranger may send instead of a checkpoint, and names of none: each is refused."""
 
 import json
+import os
 import pickle
 import random
 import struct
@@ -19,6 +20,16 @@ from tests.checkpoint_cases import rewrite
 model = checkpoint_cases.model
 whole = checkpoint_cases.whole
 path = checkpoint_cases.path
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.folder,))
 
 
 def refusal(path):
@@ -101,20 +112,25 @@ def test_a_giant_declared_header_is_not_parsed(path, length):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, pickle.HIGHEST_PROTOCOL])
-def test_a_pickle_is_never_opened(path, protocol):
-    class Bomb:
-        def __reduce__(self):
-            return (print, ("a pickle was run",))
-
-    path.write_bytes(pickle.dumps({"state": Bomb()}, protocol) + bytes(20))
+def test_a_pickle_is_never_opened(path, tmp_path, protocol):
+    made = tmp_path / "made"
+    path.write_bytes(pickle.dumps({"state": Bomb(made)}, protocol) + bytes(20))
     text = refusal(path)
     assert ("got a pickle (a .pt or .pth file)" in text) == (protocol >= 2)
+    assert not made.exists()
+    pickle.loads(path.read_bytes())
+    assert made.is_dir()
 
 
-def test_a_checkpoint_of_torch_save_is_a_pickle(path, model, capfd):
-    torch.save(model.state_dict(), path)
+def test_a_checkpoint_of_torch_save_is_a_pickle_and_never_opened(path, model, tmp_path):
+    made = tmp_path / "made"
+    torch.save(model.state_dict() | {"more": Bomb(made)}, path)
     assert zipfile.is_zipfile(path)
     assert "got a pickle (a .pt or .pth file): those can run code" in refusal(path)
+    assert not made.exists()
+    with path.open("rb") as file:
+        torch.load(file, weights_only=False)
+    assert made.is_dir()
 
 
 @pytest.mark.parametrize(

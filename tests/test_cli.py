@@ -20,7 +20,7 @@ from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import load_checkpoint
 from compression.recipes import RECIPES
-from tests.training_cases import same_bits
+from tests.training_cases import same_bits, same_images
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"train": 64, "validation": 20, "test": 30}
@@ -69,6 +69,10 @@ def test_train_writes_a_checkpoint_that_says_how_it_came_about(tmp_path):
     assert [row["epoch"] for row in recorded["curves"]] == [1, 2]
     best = recorded["curves"][recorded["best_epoch"] - 1]
     assert best["accuracy"] == recorded["validation_accuracy"] == shown["validation_accuracy"]
+    validation = small("validation")
+    found = evaluate(loaded.model, validation.images, validation.labels)
+    assert found.accuracy == best["accuracy"]
+    assert found.loss == pytest.approx(best["loss"], rel=1e-4)
     assert recorded["training_seconds"] == sum(row["seconds"] for row in recorded["curves"])
     words = recorded["command"].split()
     assert words[:5] == ["python", "-m", "compression", "train", "net.safetensors"]
@@ -86,9 +90,11 @@ def test_a_warm_restart_goes_on_from_the_cycle_before_and_keeps_its_record(monke
     assert run("train", first, "--epochs", 2).exit_code == 0
     train, begun = runs.train, []
 
-    def watched(model, *args, **options):
+    def watched(model, train_set, validation_set, *args, **options):
+        assert same_images(train_set, small("train"))
+        assert same_images(validation_set, small("validation"))
         begun.append(copy.deepcopy(model))
-        return train(model, *args, **options)
+        return train(model, train_set, validation_set, *args, **options)
 
     monkeypatch.setattr(runs, "train", watched)
     options = ("--recipe", "baseline-restart", "--epochs", 1, "--seed", 1, "--start", first)

@@ -5,16 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from compression.__main__ import app
 from compression.allocation_records import load_settings
 from compression.cli import allocate as command
 from compression.cli import front
+from compression.data import load_cifar10
 from compression.model import load_checkpoint
 from compression.packing import load_packed, save_packed
 from compression.pruning import prune
-from compression.scan_cache import weights_digest
+from compression.scan_cache import content_digest, weights_digest
 from compression.unfolding import is_folded
 
 SETTINGS = (
@@ -37,10 +39,10 @@ def test_both_goals_are_met_by_kept_measurements():
 
 
 def test_what_was_measured_is_kept_and_used_again(tmp_path, monkeypatch):
-    points = load_settings(SETTINGS).points
+    points, seen = load_settings(SETTINGS).points, load_cifar10("validation", "sample").head(60)
 
     def scanned(model, images, labels):
-        assert len(images) == len(labels) == 60
+        assert torch.equal(images, seen.images) and torch.equal(labels, seen.labels)
         return iter(points)
 
     monkeypatch.setattr(command, "scan_settings", scanned)
@@ -50,6 +52,8 @@ def test_what_was_measured_is_kept_and_used_again(tmp_path, monkeypatch):
     assert first.exit_code == 0, first.output
     recorded = load_settings(kept)
     assert [asdict(p) for p in recorded.points] == [asdict(p) for p in points]
+    dense = load_checkpoint("resnet9-s/baseline").model
+    assert recorded.content == content_digest(dense, seen.images, seen.labels)
     assert recorded.about["command"] == (
         "python -m compression allocate resnet9-s/baseline --max-kib 300 --settings kept.json "
         "--images 60 --source sample"

@@ -1,12 +1,12 @@
-"""The commands prune, quantize, scan, compare, average and shard: what they write and what they
-say, against the functions behind them, on a tiny network and a few images."""
+"""The commands scan, compare, average and shard: what they write and what they say, against the
+functions behind them, on a tiny network and a few images."""
 
 import csv
 import functools
 import importlib
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -14,140 +14,19 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from compression.__main__ import app
-from compression.cli import compress, measure, train
-from compression.compensation import quantize_compensated
-from compression.data import load_cifar10
+from compression.cli import measure
 from compression.evaluation import evaluate
 from compression.inputs import InputError
-from compression.model import build_model, load_checkpoint, prunable_layers, save_checkpoint
-from compression.pruning import prune
-from compression.recalibration import recalibrate_batch_norm
+from compression.latency import Latency
+from compression.model import build_model, load_checkpoint, save_checkpoint
 from compression.scan_records import load_scan
 from compression.sensitivity import dense_point, latest, scan, suggest_sparsities
-from compression.stored import load_stored
-from compression.training import FINE_TUNE, fine_tune
+from tests import cli_cases
+from tests.cli_cases import few, measured, run, weights_of
 from tests.training_cases import same_bits
 
-SIZES = {"train": 64, "validation": 40, "test": 50}
-
-
-@functools.cache
-def few(split, source="sample", root=None):
-    assert (source, root) == ("sample", None)
-    return load_cifar10(split, source).head(SIZES[split])
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    for module in (compress, measure, train):
-        monkeypatch.setattr(module, "load_cifar10", few)
-
-
-@pytest.fixture
-def start(tiny_network, tmp_path):
-    path = tmp_path / "start.safetensors"
-    save_checkpoint(tiny_network, path, {})
-    return path
-
-
-def run(command, *words):
-    asked = [command, *map(str, words), "--source", "sample"]
-    done = CliRunner().invoke(app, asked)
-    assert done.exit_code == 0, (done.output, done.exception)
-    return done.stdout
-
-
-def weights_of(path):
-    layers = prunable_layers(load_checkpoint(path).model)
-    return {name: module.weight.detach() for name, module in layers.items()}
-
-
-def measured(path, split):
-    images = few(split)
-    return evaluate(load_stored(path).model, images.images, images.labels)
-
-
-def test_prune_leaves_the_zeros_that_it_is_asked_for(start, tmp_path):
-    out, single = tmp_path / "pruned.safetensors", tmp_path / "single.safetensors"
-    words = ("--sparsity", 0.5, "--layer", "conv1=0.25", "--layer", "linear=0")
-    shown = json.loads(run("prune", start, out, *words, "--json"))
-    before, after = weights_of(start), weights_of(out)
-    wanted = dict.fromkeys(before, 0.5) | {"conv1": 0.25, "linear": 0.0}
-    for name, weight in after.items():
-        kept, old = weight != 0, before[name]
-        assert int((~kept).sum()) == round(wanted[name] * weight.numel())
-        assert torch.equal(weight[kept], old[kept])
-        if wanted[name]:
-            assert old[~kept].abs().max() < old[kept].abs().min()
-    assert load_checkpoint(out).metadata["sparsity"] == wanted
-    found = measured(out, "test")
-    assert (shown["checkpoint"], shown["accuracy"]) == (str(out), found.accuracy)
-    assert (shown["loss"], shown["test_images"]) == (found.loss, 50)
-    run("prune", start, single, "--layer", "conv2=0.75")
-    zeros = {name: int((weight == 0).sum()) for name, weight in weights_of(single).items()}
-    assert zeros == dict.fromkeys(before, 0) | {"conv2": 0.75 * before["conv2"].numel()}
-
-
-@pytest.mark.parametrize("words", [("prune", "--sparsity", 0.5), ("quantize", "--bits", 3)])
-def test_batch_norm_alone_is_recalibrated_on_training_images(start, tmp_path, words):
-    plain, again = tmp_path / "plain.safetensors", tmp_path / "again.safetensors"
-    command, *options = words
-    run(command, start, plain, *options)
-    run(command, start, again, *options, "--recalibrate")
-    before = load_checkpoint(plain).model
-    expected = recalibrate_batch_norm(before, few("train").images)
-    assert same_bits(load_checkpoint(again).model, expected)
-    assert not same_bits(before, expected)
-    assert load_stored(again).steps == (*load_stored(plain).steps, "batch norm recalibrated")
-
-
-def test_prune_fine_tunes_with_the_zeros_held(start, tmp_path):
-    out = tmp_path / "tuned.safetensors"
-    run("prune", start, out, "--sparsity", 0.5, "--fine-tune-epochs", 1, "--seed", 3)
-    dense = load_checkpoint(start).model
-    cut = prune(dense, dict.fromkeys(prunable_layers(dense), 0.5))
-    sets = (few("train"), few("validation"))
-    recipe = replace(FINE_TUNE, epochs=1, seed=3)
-    *_, last = fine_tune(cut.model, *sets, recipe, masks=cut.masks)
-    assert same_bits(load_checkpoint(out).model, last.best_model.cpu())
-    for name, weight in weights_of(out).items():
-        kept = cut.masks[name]
-        assert not weight[~kept].any()
-        assert not torch.equal(weight[kept], prunable_layers(cut.model)[name].weight[kept])
-    assert load_stored(out).steps[-1] == "fine-tuned 1 epochs, best of them 1"
-
-
-def test_prune_holds_the_zeros_that_a_checkpoint_has_already(start, tmp_path):
-    once, twice = tmp_path / "once.safetensors", tmp_path / "twice.safetensors"
-    run("prune", start, once, "--layer", "conv2=0.75", "--layer", "conv3=0.5")
-    words = ("--layer", "conv1=0.5", "--layer", "conv3=0.25", "--fine-tune-epochs", 1)
-    run("prune", once, twice, *words)
-    zeros = {name: float((w == 0).double().mean()) for name, w in weights_of(twice).items()}
-    assert {name: each for name, each in zeros.items() if each} == {
-        "conv1": 0.5, "conv2": 0.75, "conv3": 0.5,
-    }  # fmt: skip
-    assert load_checkpoint(twice).metadata["sparsity"] == zeros
-
-
-def test_quantize_keeps_the_zeros_of_a_pruned_checkpoint(tiny_network, tmp_path):
-    start, out = tmp_path / "pruned.safetensors", tmp_path / "small.safetensors"
-    every = list(prunable_layers(tiny_network))
-    cut = prune(tiny_network, dict.fromkeys(every[1:], 0.6))
-    save_checkpoint(cut.model, start, {"steps": ["as trained", "pruned"]})  # pyright: ignore[reportArgumentType]
-    run("quantize", start, out, "--bits", 2, "--layer", "conv1=8", "--compensate", 32)
-    widths = dict.fromkeys(every, 2) | {"conv1": 8}
-    expected = quantize_compensated(cut.model, widths, few("train").images[:32], cut.masks)
-    found = load_stored(out)
-    for name, weight in weights_of(out).items():
-        assert torch.equal(weight, expected.layers[name].weight())
-        assert torch.equal(weight == 0, prunable_layers(cut.model)[name].weight == 0)
-    assert {name: layer.bits for name, layer in found.layers.items()} == widths
-    sizes = {name: len(layer.codebook) for name, layer in found.layers.items()}
-    assert sizes.pop("conv1") > 16 and set(sizes.values()) == {4}
-    assert found.steps == (
-        "as trained", "pruned", "k-means quantized to mixed bits",
-        "rounding errors made up for on 32 training images",
-    )  # fmt: skip
+few_images = cli_cases.few_images
+start = cli_cases.start
 
 
 @pytest.mark.parametrize("ending", ["json", "csv"])
@@ -190,6 +69,39 @@ def test_compare_measures_each_on_the_same_first_images(start, tmp_path):
         assert row["loss"] == float(line["loss"]) == found.loss
         assert row["test_images"] == int(line["test_images"]) == 30
     assert rows[0]["loss"] != rows[1]["loss"]
+    assert not any(name.endswith("_ms") for row in (*rows, *table) for name in row)
+
+
+def test_compare_times_each_in_its_own_row(start, tmp_path, monkeypatch):
+    paths = (start, tmp_path / "other.safetensors")
+    save_checkpoint(build_model("tiny", seed=4), paths[1], {})
+    models = [load_checkpoint(path).model for path in paths]
+
+    def timed(asked):
+        """The times of each by its weights, whatever it is called, and the last one first."""
+        places = {
+            name: next(k for k, known in enumerate(models) if same_bits(model, known))
+            for name, model in reversed(asked.items())
+        }
+        return {
+            name: tuple(
+                Latency(size, (k + 1) * 2.0 * size, (k + 1) * 1.5 * size, (k + 1) * 3.0 * size,
+                        15, 6, "cpu")
+                for size in (1, 256)
+            )
+            for name, k in places.items()
+        }  # fmt: skip
+
+    monkeypatch.setattr(measure, "measure_latency", timed)
+    words = (*paths, "--images", 10, "--latency")
+    listed = json.loads(run("compare", *words, "--json"))
+    table = list(csv.DictReader(io.StringIO(run("compare", *words, "--csv"))))
+    for rows in (listed, table):
+        for scale, row in enumerate(rows, start=1):
+            for size in (1, 256):
+                found = [float(row[f"batch{size}_{name}_ms"]) for name in ("p10", "median", "p90")]
+                assert found == [1.5 * size * scale, 2.0 * size * scale, 3.0 * size * scale]
+            assert int(row["threads"]) == 6
 
 
 def test_average_writes_the_mean_weights_and_measures_them(tiny_network, tmp_path):

@@ -29,7 +29,8 @@ def test_a_model_goes_into_a_file_and_out_again(tmp_path):
     assert json.loads(run("inspect", packed, "--json").stdout) == made
     told = run("inspect", packed).stdout
     assert f"{made['total_bytes']:,} bytes" in told and "Shannon's bound" in told
-    run("unpack", packed, out)
+    shown = json.loads(run("unpack", packed, out, "--json").stdout)
+    assert shown == {"checkpoint": str(out), "bytes": out.stat().st_size}
     plain = prunable_layers(load_checkpoint(out).model)
     for name, module in prunable_layers(load_packed(packed)).items():
         assert torch.equal(module.weight, plain[name].weight)

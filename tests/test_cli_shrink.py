@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from compression.__main__ import app
 from compression.cli import shrink as command
 from compression.data import load_cifar10
+from compression.evaluation import evaluate
 from compression.model import build_model, load_checkpoint, save_checkpoint
 from compression.packing import load_packed, save_packed
 from compression.quantization import quantize
@@ -82,9 +83,15 @@ def test_every_option_reaches_the_shrinking(asked, tiny_network, monkeypatch, tm
 
 def test_without_options_nothing_is_begun_from_or_taught(asked, tiny_network, tmp_path):
     save_checkpoint(tiny_network, tmp_path / "dense.safetensors", {})
-    words = ["shrink", str(tmp_path / "dense.safetensors"), str(tmp_path / "small.safetensors")]
-    done = CliRunner().invoke(app, [*words, "--max-kib", "30", "--source", "sample"])
+    out = tmp_path / "small.safetensors"
+    words = ["shrink", str(tmp_path / "dense.safetensors"), str(out)]
+    done = CliRunner().invoke(app, [*words, "--max-kib", "30", "--source", "sample", "--json"])
     assert done.exit_code == 0, (done.output, done.exception)
+    shown, test = json.loads(done.stdout), loaded("test", "sample", None).head(50)
+    dense, small = (evaluate(m, test.images, test.labels) for m in (tiny_network, load_packed(out)))
+    assert (shown["file"], shown["packed_bytes"]) == (str(out), out.stat().st_size)
+    assert (shown["accuracy"], shown["loss"]) == (small.accuracy, small.loss)
+    assert (shown["dense_accuracy"], shown["test_images"]) == (dense.accuracy, 50)
     (call,) = asked
     assert call["config"] == ShrinkConfig(30 * 1024)
     assert (call["start"], list(call["teachers"])) == (None, [])

@@ -1,7 +1,9 @@
 """The compressed file's section: the waterfall of ways to store it, whole and by layer."""
 
 import pytest
+from safetensors.numpy import load_file
 
+from compression.model import prunable_layers
 from compression.packing import inspect_packed
 from compression.packing_info import GZIPPED, Rung
 from compression.ui import packed_section, size_plots
@@ -55,6 +57,23 @@ def test_the_ladder_is_of_the_whole_file_or_of_the_layer_that_is_chosen(info):
     assert one["Bitmap index"] == (layer.ladder.bitmap + 4 * layer.levels) / 1024
     assert GZIPPED not in one
     assert packed_section.ladder_of(None, "conv3")["__type__"] == "update"
+
+
+def test_each_layers_bar_says_its_bits_a_weight_and_how_much_is_not_zero(packed, info):
+    quantized, path = packed
+    stored, (bar,) = load_file(path), size_plots.layer_bytes(info).data
+    layers = prunable_layers(quantized.model)
+    assert list(bar.x) == list(layers)
+    for place, (name, module) in enumerate(layers.items()):
+        taken = sum(part.nbytes for key, part in stored.items() if key.startswith(f"{name}."))
+        count, kept = module.weight.numel(), int(module.weight.count_nonzero())
+        assert bar.y[place] == taken / 1024
+        assert bar.text[place] == f"{8 * taken / count:.2f} bits"
+        assert list(bar.customdata[place]) == [4, pytest.approx(100 * kept / count), count]
+    shares = [share for _, share, _ in bar.customdata]
+    assert shares[0] == 100 and max(shares[1:]) < 20.1
+    assert "%{text} a weight" in bar.hovertemplate
+    assert "%{customdata[1]:.1f} % not zero" in bar.hovertemplate
 
 
 def test_the_layers_ladders_sum_to_the_files(info):

@@ -66,6 +66,9 @@ def test_the_same_weights_come_back_and_the_same_bytes_again(kind, baseline, pru
     wanted = prunable_layers(variant.model)
     for name, module in prunable_layers(loaded).items():
         assert torch.equal(bits_of(module.weight), bits_of(wanted[name].weight)), name
+    assert {layer.name: layer.nonzeros for layer in info.layers} == {
+        name: int(module.weight.count_nonzero()) for name, module in wanted.items()
+    }
     assert info == inspect_packed(tmp_path / "a.safetensors")
 
 

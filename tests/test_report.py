@@ -57,12 +57,16 @@ def test_row_holds_plain_numbers(dense, small):
 
 
 def test_csv_and_json_say_the_same(dense, small):
-    timed = with_latency(small, [Latency(1, 2.0, 1.5, 3.0, 5, 2, "cpu")])
+    times = {"median_ms": 2.0, "p10_ms": 1.5, "p90_ms": 3.0}
+    timed = with_latency(small, [Latency(1, **times, repeats=5, threads=4, device="cpu")])
     rows = list(csv.DictReader(io.StringIO(to_csv([dense, timed]))))
     listed = json.loads(to_json([dense, timed]))
     assert [row["variant"] for row in rows] == ["dense", "small"]
     assert float(rows[1]["accuracy"]) == listed[1]["accuracy"] == small.evaluation.accuracy
-    assert rows[0]["batch1_median_ms"] == "" and float(rows[1]["batch1_median_ms"]) == 2.0
+    for name, time in times.items():
+        assert rows[0][f"batch1_{name}"] == "" and f"batch1_{name}" not in listed[0]
+        assert float(rows[1][f"batch1_{name}"]) == listed[1][f"batch1_{name}"] == time
+    assert int(rows[1]["threads"]) == listed[1]["threads"] == 4
     assert sum(entry["support"] for entry in listed[0]["classes"].values()) == 40
 
 

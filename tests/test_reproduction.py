@@ -131,6 +131,13 @@ def test_the_command_reproduces_and_says_by_what(tmp_path):
     told = done.stdout
     assert "By `python -m compression reproduce run --config tiny.toml`, on " in told
     assert told.count("| gridmask, dense") == 3
+    asked = ["reproduce", str(tmp_path / "run"), "--config", str(config), "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert shown["command"].endswith("reproduce run --config tiny.toml")
+    names = ["gridmask, dense", "gridmask, dense, 2 bits", "gridmask, dense, 2 bits, recalibrated"]
+    assert [row["variant"] for row in shown["rows"]] == names
     done = CliRunner().invoke(app, ["reproduce", "x", "--config", str(config), "--quick"])
     assert str(done.exception) == "--quick must stand alone, got a --config too."
 
