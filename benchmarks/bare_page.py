@@ -22,7 +22,7 @@ def picture(d: float) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((256, 256)).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img src="data:image/png;base64,{data}"><p>of d = {d:g}.</p></figure>'
+    return f'<figure><img src="data:image/png;base64,{data}"><p>of every {d:g} pixels</p></figure>'
 
 
 def build() -> gr.Blocks:

@@ -19,7 +19,7 @@ _MOVE = """
   const slider = [...document.querySelectorAll('input[type=range]')]
     .find(input => input.getAttribute('aria-label') === `range slider for ${label}`);
   const place = document.querySelector(area);
-  const wanted = new RegExp(`of d = ${value}(?![0-9])`);
+  const wanted = new RegExp(`of every ${value} pixels`);
   const started = performance.now();
   const watch = new MutationObserver(async () => {
     if (!wanted.test(place.textContent)) return;
@@ -96,7 +96,7 @@ def last_wins(page: Any, label: str, area: str, seed: int) -> bool:
     values = [source.randint(MOVES_LOW, MOVES_HIGH - 1) for _ in range(29)] + [MOVES_HIGH]
     page.evaluate(_SWEEP, [label, values])
     page.wait_for_timeout(1500)
-    return f"of d = {values[-1]}" in page.locator(area).inner_text()
+    return f"of every {values[-1]} pixels" in page.locator(area).inner_text()
 
 
 def prune_seconds(page: Any, percent: int) -> float:
@@ -105,7 +105,7 @@ def prune_seconds(page: Any, percent: int) -> float:
     Pruning to another sparsity than the last, so that the card of zeros tells old from new.
     """
     started = time.perf_counter()
-    page.get_by_role("button", name=f"{percent} % everywhere").click()
+    page.get_by_role("button", name=f"Prune {percent} %").click()
     page.wait_for_function(
         """percent => [...document.querySelectorAll('#prune-result .cx-card')].some(card =>
           card.querySelector('.cx-label').textContent === 'Zeros' &&

@@ -1,8 +1,9 @@
 """What this machine can do at best, measured in the same run, and how much arithmetic a network is.
 
 A limit is arithmetic over the measured rate of large matrix products, or bytes over the measured
-rate of large copies: no program of that arithmetic or traffic is faster, and none reaches it. A
-program that computes less, as a scan that leaves out what is settled, can.
+rate of large copies: a program of that arithmetic or traffic comes near it and, since the rates
+are measurements too, passes it by a few percent at most. One that computes less, as a scan that
+leaves out what is settled, can be far below it.
 """
 
 import time

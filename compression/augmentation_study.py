@@ -13,7 +13,7 @@ from compression.data import ImageSet
 from compression.evaluation import evaluate
 from compression.files import write_json
 from compression.hardware import machine_record
-from compression.inputs import InputError, choice, whole
+from compression.inputs import InputError, choice, whole, whole_field
 from compression.presets import PRESETS
 from compression.recipes import RECIPES, TrainConfig
 from compression.recorded_machine import machine_text
@@ -36,8 +36,8 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         choice("preset", self.preset, PRESETS)
-        whole("epochs", self.epochs, 1, 1000)
-        whole("small_epochs", self.small_epochs, 0, self.epochs)
+        whole_field(self, "epochs", 1, 1000)
+        whole_field(self, "small_epochs", 0, self.epochs)
         if not self.seeds:
             raise InputError("seeds must name at least one seed, got none.")
         seeds = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in self.seeds)

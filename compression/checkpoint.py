@@ -7,6 +7,7 @@ exactly the name, shape and type of the network that the metadata names.
 
 import json
 import os
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,10 @@ class Checkpoint:
 def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """A shipped checkpoint by name (`resnet9-s/baseline`, ...) or a file by path.
 
-    A shipped one may be in several files, `NAME-1-of-2.safetensors` and so on, whose tensors are
-    taken together. Raises InputError for an unknown name, a file that is missing, too large,
-    truncated, a pickle, not safetensors, or whose tensors are not exactly those of the preset that
-    its metadata names.
+    Either may be in several files, `NAME-1-of-2.safetensors` and so on in place of
+    `NAME.safetensors`, whose tensors are taken together. Raises InputError for an unknown name, a
+    file that is missing, too large, truncated, a pickle, not safetensors, or whose tensors are not
+    exactly those of the preset that its metadata names.
     """
     paths = _resolve(name_or_path)
     path = paths[0]
@@ -113,28 +114,54 @@ def save_shards(
 
 def _write(state: dict[str, torch.Tensor], target: Path, described: dict[str, Any]) -> None:
     with replacing(target) as beside:
-        save_file(state, beside, {key: json.dumps(value) for key, value in described.items()})
+        save_tensors(state, beside, {key: json.dumps(value) for key, value in described.items()})
+
+
+def save_tensors(state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file. Raises OSError where the disk is full or the name too long, which
+    safetensors calls an error of its own."""
+    try:
+        save_file(state, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from error
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
-    """The file, or the files of a shipped checkpoint that is in several, in their order."""
+    """The file, or the files of a checkpoint that is in several, in their order."""
     text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
     if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
     path = FOLDER / f"{text}.safetensors" if text in SHIPPED else at_home(text)
-    if text in SHIPPED and (shards := sorted(path.parent.glob(f"{path.stem}-*-of-*.safetensors"))):
-        return shards
-    if not os.path.isfile(path):
+    paths = [path] if os.path.isfile(path) else _shards_of(Path(path))
+    if not paths:
         raise InputError(
             f"checkpoint must be one of {', '.join(SHIPPED)}, or the path of a safetensors file, "
             f"got {shown(text)}."
         )
-    size = path.stat().st_size
+    size = sum(each.stat().st_size for each in paths)
     if size > MAX_BYTES:
         raise InputError(
             f"checkpoint must be at most {MAX_BYTES // 2**20} MiB, got {size / 2**20:.0f} MiB."
         )
-    return [path]
+    return paths
+
+
+def _shards_of(path: Path) -> list[Path]:
+    """The files NAME-1-of-2 and so on in place of one that is not there, or none. Raises InputError
+    where some of them are missing, and where there are those of several checkpoints."""
+    stem = re.escape(path.name.removesuffix(".safetensors"))
+    named = re.compile(rf"{stem}-(\d+)-of-(\d+)\.safetensors")
+    try:
+        found = {f: m for f in path.parent.iterdir() if (m := named.fullmatch(f.name))}
+    except (OSError, ValueError):
+        return []
+    places = sorted((int(match[2]), int(match[1])) for match in found.values())
+    if places != [(len(places), k + 1) for k in range(len(places))]:
+        raise InputError(
+            f"{path.name} must be there in all of its files, got "
+            f"{', '.join(sorted(file.name for file in found))}."
+        )
+    return sorted(found, key=lambda file: int(found[file][1]))
 
 
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:

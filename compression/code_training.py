@@ -84,6 +84,14 @@ class MovingCodes(Constraint):
             layer.set_levels_(state[f"levels.{name}"])
 
 
+def _nearest(layer: QuantizedLayer, weight: Tensor) -> Tensor:
+    """The code of the nearest centroid for each weight, on the CPU where the device has none of
+    the rule's float64."""
+    there = torch.device("cpu") if weight.device.type == "mps" else weight.device
+    codes = nearest_rule(layer).to(there)(weight.flatten().to(there))
+    return codes.view(weight.shape).to(weight.device)
+
+
 class _Moving:
     """One layer: the weights behind it, and K centroids, of which a zero code's is zero."""
 
@@ -99,7 +107,7 @@ class _Moving:
             self._pruned = ~mask.to(device)
         self._zero_code = layer.zero_code
         codes, start = layer.indices.long().to(device), dense.detach().to(device)
-        same = nearest_rule(layer).to(device)(start.flatten()).view(start.shape) == codes
+        same = _nearest(layer, start) == codes
         self.latent = torch.where(same, start, self.levels[codes])
         if self._pruned is not None:
             self.latent.masked_fill_(self._pruned, 0.0)
@@ -110,7 +118,7 @@ class _Moving:
         """The nearest centroid for each weight, its mean for each centroid; an empty one stays."""
         zero, device = self._zero_code, self.latent.device
         layer = QuantizedLayer("", 8, self.levels, torch.empty(0), zero)
-        codes = nearest_rule(layer).to(device)(self.latent.flatten()).view(self.latent.shape)
+        codes = _nearest(layer, self.latent)
         if self._pruned is not None and zero is not None:
             codes.masked_fill_(self._pruned, zero)
         flat, values = codes.flatten().cpu(), self.latent.flatten().cpu().double()

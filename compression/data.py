@@ -93,6 +93,15 @@ def is_cached(root: str | os.PathLike[str] | None = None) -> bool:
     return any(found(cache_folder(root)) for found in (_cache_file, _batches_folder))
 
 
+def check_cached(root: str | os.PathLike[str] | None = None) -> None:
+    """Raise InputError unless the full set is there."""
+    if not is_cached(root):
+        raise InputError(
+            f"The full CIFAR-10 is expected in {cache_folder(root)}, got an empty place: "
+            "run `python -m compression download` first, or use the bundled sample."
+        )
+
+
 def load_cifar10(
     split: Split = "test", source: str = "auto", root: str | os.PathLike[str] | None = None
 ) -> ImageSet:
@@ -142,13 +151,9 @@ def _load_full(split: Split, root: Path) -> ImageSet:
     if _cache_file(root):
         read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]] = _read_cache_file
         where = root / CACHE_FILE
-    elif folder := _batches_folder(root):
-        read, where = read_batches, folder
     else:
-        raise InputError(
-            f"The full CIFAR-10 is expected in {root}, got an empty place: "
-            "run `python -m compression download` first, or use the bundled sample."
-        )
+        check_cached(root)
+        read, where = read_batches, _batches_folder(root) or root
     images, labels = read(where, half)
     verify(f"{half}_images", images, str(where))
     verify(f"{half}_labels", labels, str(where))

@@ -61,5 +61,10 @@ def read_record(path: Path, what: str) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """The content as JSON, all at once."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text as UTF-8, all at once."""
     with replacing(path) as beside:
-        beside.write_text(json.dumps(content, indent=1) + "\n")
+        beside.write_text(text, encoding="utf-8", errors="replace")

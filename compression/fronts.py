@@ -23,7 +23,7 @@ from compression.data import ImageSet
 from compression.entropy_quantization import CHEAPEST, DEAREST, Trial, fit_entropy_by_trial
 from compression.front_records import COMPENSATED, OURS, PRICED, RIVALS, FrontPoint
 from compression.inference import count_correct
-from compression.inputs import InputError, whole
+from compression.inputs import InputError, whole_field
 from compression.packing import load_packed, save_packed
 from compression.pruning import prune
 from compression.quantization import QuantizedModel, quantize
@@ -40,7 +40,7 @@ SMALLEST, LARGEST = 1 / 64, 1 / 5  # of the dense size: where fronts begin and e
 
 @dataclass(frozen=True)
 class FrontConfig:
-    """sizes: goals spaced evenly from 1/64 to 1/5 of the dense size, by every way;
+    """sizes: goals in equal ratios from 1/64 to 1/5 of the dense size, by every way;
     randoms: goals drawn at random in that range, for ours alone; recalibration_images: training
     images that batch norm is re-estimated on; compensation_images: the first of those, by which
     rounding errors make up for each other in two more ways."""
@@ -52,11 +52,11 @@ class FrontConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole("sizes", self.sizes, 1, 1000)
-        whole("randoms", self.randoms, 0, 1000)
-        whole("compensation_images", self.compensation_images, 1, 50_000, "images")
-        whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
-        whole("seed", self.seed, 0, 2**31 - 1)
+        whole_field(self, "sizes", 1, 1000)
+        whole_field(self, "randoms", 0, 1000)
+        whole_field(self, "compensation_images", 1, 50_000, "images")
+        whole_field(self, "recalibration_images", 1, 50_000, "images")
+        whole_field(self, "seed", 0, 2**31 - 1)
 
 
 class Front:

@@ -27,6 +27,11 @@ def whole(name: str, value: Any, low: int, high: int, unit: str = "") -> int:
     return int(value)
 
 
+def whole_field(config: Any, name: str, low: int, high: int, unit: str = "") -> None:
+    """Check a frozen dataclass's field as `whole` does, and keep it as that int."""
+    object.__setattr__(config, name, whole(name, getattr(config, name), low, high, unit))
+
+
 def size_text(size_bytes: float) -> str:
     """Bytes as a sentence has them: `39,000 bytes (38.1 KiB)`."""
     return f"{round(size_bytes):,} bytes ({size_bytes / 1024:,.1f} KiB)"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from compression.gridmask import GridMask
 from compression.hardware import PRECISIONS
-from compression.inputs import InputError, choice, real, whole
+from compression.inputs import InputError, choice, real, whole_field
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole("epochs", self.epochs, 1, 1000)
-        whole("batch_size", self.batch_size, 2, 50_000, "images")
-        whole("norm_batch", self.norm_batch, 2, 50_000, "images")
+        whole_field(self, "epochs", 1, 1000)
+        whole_field(self, "batch_size", 2, 50_000, "images")
+        whole_field(self, "norm_batch", 2, 50_000, "images")
         choice("optimizer", self.optimizer, ("muon", "sgd"))
         for name in ("muon_lr", "sgd_lr"):
             real(name, getattr(self, name), 0, 100)
@@ -84,17 +84,17 @@ class TrainConfig:
             real(name, getattr(self, name), 0, 1)
         for name in ("muon_weight_decay", "sgd_weight_decay"):
             real(name, getattr(self, name), 0, 10)
-        whole("translate", self.translate, 0, 16, "pixels")
-        whole("cutout", self.cutout, 0, 32, "pixels")
-        whole("small_epochs", self.small_epochs, 0, 1000)
-        whole("small_side", self.small_side, 8, 32, "pixels")
-        whole("draws", self.draws, 0, 1000, "epochs")
+        whole_field(self, "translate", 0, 16, "pixels")
+        whole_field(self, "cutout", 0, 32, "pixels")
+        whole_field(self, "small_epochs", 0, 1000)
+        whole_field(self, "small_side", 8, 32, "pixels")
+        whole_field(self, "draws", 0, 1000, "epochs")
         if self.draws and (self.small_epochs or (self.gridmask and self.gridmask.ramp_epochs)):
             raise InputError(
                 f"draws must be 0 where epochs differ in size or masks, got {self.draws}."
             )
         choice("precision", self.precision, PRECISIONS)
-        whole("seed", self.seed, 0, 2**31 - 1)
+        whole_field(self, "seed", 0, 2**31 - 1)
 
 
 BASELINE = TrainConfig()

@@ -148,7 +148,7 @@ def to_csv(variants: Sequence[Variant]) -> str:
     rows = [row_of(variant) for variant in variants]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

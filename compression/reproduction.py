@@ -19,7 +19,7 @@ from compression.centroids import CentroidConfig, CentroidEpoch, train_centroids
 from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
-from compression.files import write_json
+from compression.files import write_json, write_text
 from compression.hardware import machine_record
 from compression.inference import count_correct
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
@@ -77,6 +77,7 @@ class Reproduction:
             self.model(name)
             self.row(f"{name}, dense", lambda name=name: (["as trained"], self._dense(name)))
         self.compress(self.config.compress)
+        write_text(self.folder / "results.md", markdown(self.content))  # if killed before it
         return self.content["rows"]
 
     def model(self, name: str) -> Path | str:
@@ -291,7 +292,7 @@ class Reproduction:
     def _write(self) -> None:
         self.content["seconds"] = round(time.perf_counter() - self._started, 1)  # of all goes
         write_json(self._results, self.content)
-        (self.folder / "results.md").write_text(markdown(self.content))
+        write_text(self.folder / "results.md", markdown(self.content))
 
 
 def _slug(name: str) -> str:

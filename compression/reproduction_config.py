@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compression.inputs import InputError, choice, real, shown, whole
+from compression.inputs import InputError, choice, real, shown, whole, whole_field
 from compression.presets import PRESETS
 from compression.recipes import RECIPES
 
@@ -68,12 +68,12 @@ class ReproductionConfig:
         choice("compress", self.compress, self.models)
         choice("preset", self.preset, PRESETS)
         choice("source", self.source, ("sample", "full"))
-        whole("seed", self.seed, 0, 2**31 - 1)
+        whole_field(self, "seed", 0, 2**31 - 1)
         for name in ("train_images", "recalibration_images", "scan_images"):
-            whole(name, getattr(self, name), 2, 45_000)
-        whole("compensation_images", self.compensation_images, 0, 45_000)
-        whole("validation_images", self.validation_images, 1, 5_000)
-        whole("test_images", self.test_images, 1, 10_000)
+            whole_field(self, name, 2, 45_000)
+        whole_field(self, "compensation_images", 0, 45_000)
+        whole_field(self, "validation_images", 1, 5_000)
+        whole_field(self, "test_images", 1, 10_000)
         for name, fits in (("levels", lambda x: real("level", x, 0, 1)), ("bits", _width)):
             values = getattr(self, name)
             if not isinstance(values, list | tuple) or not values:
@@ -84,11 +84,11 @@ class ReproductionConfig:
                     f"{name} must be at most 100 different numbers, got {shown(values)}."
                 )
             object.__setattr__(self, name, fitting)
-        whole("first_last_bits", self.first_last_bits, 0, 8)
+        whole_field(self, "first_last_bits", 0, 8)
         real("max_drop", self.max_drop, 0, 100, "points")
-        whole("fine_tune_epochs", self.fine_tune_epochs, 0, 1000)
-        whole("centroid_epochs", self.centroid_epochs, 0, 1000)
-        whole("code_epochs", self.code_epochs, 0, 1000)
+        whole_field(self, "fine_tune_epochs", 0, 1000)
+        whole_field(self, "centroid_epochs", 0, 1000)
+        whole_field(self, "code_epochs", 0, 1000)
         choice("distil", self.distil, (True, False))
         choice("prune", self.prune, (True, False))
 

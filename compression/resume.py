@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compression.checkpoint import save_tensors
 from compression.constraints import Constraint
 from compression.files import replacing
 from compression.inputs import InputError, shown
@@ -60,7 +60,7 @@ class ResumeFile:
                 tensors[f"{prefix}.{name}"] = value.contiguous()
         metadata = {"recipe": self.recipe, "start": self.start}
         with replacing(self.path) as beside:
-            save_file(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
+            save_tensors(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
 
     def load(
         self,
@@ -97,7 +97,8 @@ class ResumeFile:
                 metadata = file.metadata() or {}
                 if not {"recipe", "start", "progress"} <= metadata.keys():
                     raise self._error("the state of a run", "another safetensors file")
-                return metadata, {name: file.get_tensor(name) for name in file.keys()}
+                # Copies: what is still mapped cannot be replaced on Windows.
+                return metadata, {name: file.get_tensor(name).clone() for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise self._error("whole", shown(str(error))) from error
 

@@ -108,10 +108,13 @@ def average_checkpoints(
     return record
 
 
-def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[str, Any]:
-    """Write a checkpoint in half precision in files of at most 9 MiB; returns its record.
+def shard_checkpoint(
+    start: str, out: Path, sets: dict[str, ImageSet]
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write a checkpoint in half precision in files of at most 9 MiB, or of one larger tensor each;
+    returns its record and the files.
 
-    The files are NAME-1-of-2.safetensors and so on, for the NAME of `out`. The accuracies in their
+    These are NAME-1-of-2.safetensors and so on, for the NAME of `out`. The accuracies in their
     record are those of the halved weights.
     """
     loaded = load_checkpoint(start)
@@ -127,8 +130,7 @@ def shard_checkpoint(start: str, out: Path, sets: dict[str, ImageSet]) -> dict[s
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
         **_measured_anew(record_of=loaded, model=model, test_set=sets["test"]),
     }
-    save_shards(model, out, record)
-    return record
+    return record, save_shards(model, out, record)
 
 
 def _epochs(

@@ -23,7 +23,7 @@ from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
 from compression.files import read_record, write_json
 from compression.inference import count_correct
-from compression.inputs import InputError, real, whole
+from compression.inputs import InputError, real, whole_field
 from compression.packing import description_bytes
 from compression.quantization import QuantizedModel
 from compression.recalibration import recalibrate_batch_norm
@@ -36,7 +36,9 @@ Notify = Callable[[str], None]
 # SGD, since Muon's steps are as long where the gradient is noise, and turn codes over: resnet9-s in
 # 219 kB was farther from its teacher after ten epochs of it than after three of SGD.
 _BATCH, _WARMUP = 128, 0.1
-_OF_LEARNING = "conv_learning_rate shrinking first_ratio worth_power compensate draws".split()
+_OF_LEARNING = (
+    "learning_rate conv_learning_rate shrinking first_ratio worth_power compensate draws".split()
+)
 _ABOUT, _KEPT = "run.json", "rounded.safetensors"
 
 
@@ -67,7 +69,7 @@ class ShrinkConfig:
 
     def __post_init__(self) -> None:
         real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
-        whole("epochs", self.epochs, 0, 1000)
+        whole_field(self, "epochs", 0, 1000)
         real("learning_rate", self.learning_rate, 0, 100)
         if self.conv_learning_rate is not None:
             real("conv_learning_rate", self.conv_learning_rate, 0, 100)
@@ -75,9 +77,9 @@ class ShrinkConfig:
         real("shrinking", self.shrinking, 0, 1)
         real("first_ratio", self.first_ratio, 1, 1000)
         real("worth_power", self.worth_power, 0, 1)
-        whole("centroid_epochs", self.centroid_epochs, 0, 1000)
-        whole("compensation_images", self.compensation_images, 1, 50_000, "images")
-        whole("recalibration_images", self.recalibration_images, 1, 50_000, "images")
+        whole_field(self, "centroid_epochs", 0, 1000)
+        whole_field(self, "compensation_images", 1, 50_000, "images")
+        whole_field(self, "recalibration_images", 1, 50_000, "images")
         if not self.epochs:
             for name in _OF_LEARNING:
                 left, given = type(self).__dataclass_fields__[name].default, getattr(self, name)

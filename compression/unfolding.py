@@ -42,30 +42,34 @@ def unfold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
         count, total, squares = sums[name]
         mean = total / count
         variance = (squares / count - mean**2).clamp(min=0)
-        scale, shift = norm.weight.double().cpu(), norm.bias.double().cpu()
+        assert norm.running_mean is not None and norm.running_var is not None
+        before = (norm.running_var.double().cpu() + norm.eps).sqrt()  # 1, or nearly so
+        scale, shift = norm.weight.double().cpu() / before, norm.bias.double().cpu()
         norm.weight.copy_(scale * (variance + norm.eps).sqrt())
         norm.bias.copy_(shift + mean * scale)
-        assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
     return unfolded
 
 
 def is_folded(model: nn.Module) -> bool:
-    """Whether there is batch norm, and all of it neither shifts nor divides, as a packed file's."""
+    """Whether there is batch norm, and all of it neither shifts nor divides, as a packed file's;
+    a network that was never trained, whose scales are 1 as well, is none."""
     norms = [norm for _, norm in _norms(model)]
-    return bool(norms) and all(
-        norm.affine
-        and norm.running_mean is not None
+    return any(bool((norm.weight != 1).any() or norm.bias.any()) for norm in norms) and all(
+        norm.running_mean is not None
         and norm.running_var is not None
         and not norm.running_mean.any()
-        and bool((norm.running_var == torch.ones_like(norm.running_var) - norm.eps).all())
+        # 1 - eps, or 1 where it was stored in half precision, which rounds it.
+        and bool(((norm.running_var - 1).abs() <= 2 * norm.eps).all())
         for norm in norms
     )
 
 
 def _norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    return [
+        (name, m) for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and m.affine
+    ]
 
 
 def _adder(sums: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from compression import checkpoint
@@ -85,5 +86,30 @@ def test_a_shipped_checkpoint_in_several_files_is_taken_together(monkeypatch, tm
         wanted = value.half().float() if value.is_floating_point() else value
         assert torch.equal(found.model.state_dict()[name], wanted), name
     files[1].unlink()
-    with pytest.raises(InputError, match="must hold the tensors of its preset"):
+    with pytest.raises(InputError, match="must be there in all of its files, got baseline-1-of-"):
         load_checkpoint("resnet9-s/baseline")
+
+
+def test_a_file_in_several_loads_by_its_name(tmp_path):
+    model = build_model("resnet9-s", seed=3).eval()
+    files = save_shards(model, tmp_path / "a.b.safetensors", {}, shard_bytes=2**11)
+    assert len(files) > 9  # by number, not by letter
+    found = load_checkpoint(tmp_path / "a.b.safetensors").model
+    for name, value in model.state_dict().items():
+        wanted = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(found.state_dict()[name], wanted), name
+    save_shards(model, tmp_path / "a.b.safetensors", {}, shard_bytes=2**20)
+    with pytest.raises(InputError, match=r"a\.b\.safetensors must be there in all of its files"):
+        load_checkpoint(tmp_path / "a.b.safetensors")
+    with pytest.raises(InputError, match="or the path of a safetensors file, got "):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_system(monkeypatch, model, tmp_path):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="x.safetensors.part cannot be written: I/O error: No space"):
+        save_checkpoint(model, tmp_path / "x.safetensors", {})
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import compression.cli.download as download_module
 import compression.cli.train as train_module
 from compression import runs
 from compression.__main__ import app, main
+from compression.cli import common
 from compression.data import load_cifar10
 from compression.download import DownloadProgress
 from compression.evaluation import evaluate
@@ -197,6 +199,7 @@ def test_the_result_in_words(tmp_path):
         (["--seed", "-1"], "seed must be a whole number from 0 to 2147483647, got -1."),
         (["--source", "web"], "source must be one of auto, sample, full, got 'web'."),
         (["--source", "full", "--data", "/nowhere"], "The full CIFAR-10 is expected in /nowhere, "),
+        (["--data", "/nowhere"], "The full CIFAR-10 is expected in /nowhere, got an empty place: "),
     ],
 )
 def test_a_mistake_ends_in_one_line(monkeypatch, capfd, tmp_path, words, text):
@@ -206,6 +209,28 @@ def test_a_mistake_ends_in_one_line(monkeypatch, capfd, tmp_path, words, text):
     assert errors.startswith(f"Error: {text}")
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (f"{'x' * 235}.safetensors", f"{'x' * 235}.safetensors must be writable, got File name"),
+        (os.fsdecode(b"caf\xe9.safetensors"), "The checkpoint's name must be text, got 'caf"),
+    ],
+)
+def test_a_name_that_would_fail_after_training_is_refused_before(
+    monkeypatch, capfd, tmp_path, name, text
+):
+    status, _, errors = run_main(monkeypatch, capfd, "train", tmp_path / name)
+    assert (status, errors.count("\n")) == (2, 1) and errors.startswith(f"Error: {text}")
+
+
+def test_a_home_that_the_shell_left_alone_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert common.checkpoint_target(Path("~/a/net.safetensors")) == tmp_path / "a/net.safetensors"
+    assert common.packed_target(Path("~/p.safetensors")) == tmp_path / "p.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("name", ["net.pt", "folder.safetensors", "."])

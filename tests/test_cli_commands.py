@@ -72,6 +72,16 @@ def test_compare_measures_each_on_the_same_first_images(start, tmp_path):
     assert not any(name.endswith("_ms") for row in (*rows, *table) for name in row)
 
 
+def test_compare_tells_models_of_one_name_apart(start, tmp_path):
+    other = tmp_path / "two" / start.name
+    save_checkpoint(build_model("tiny", seed=4), other, {})
+    rows = json.loads(run("compare", start, other, "--images", 10, "--json"))
+    assert [row["variant"] for row in rows] == [str(start), str(other)]
+    words = ["compare", str(start), "--csv", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert str(done.exception) == "Either --csv or --json can be given, got both."
+
+
 def test_compare_times_each_in_its_own_row(start, tmp_path, monkeypatch):
     paths = (start, tmp_path / "other.safetensors")
     save_checkpoint(build_model("tiny", seed=4), paths[1], {})
@@ -124,6 +134,8 @@ def test_average_writes_the_mean_weights_and_measures_them(tiny_network, tmp_pat
 def test_shard_writes_half_precision_and_measures_it(start, tmp_path):
     shown = json.loads(run("shard", start, tmp_path / "half.safetensors", "--json"))
     out = tmp_path / "half-1-of-1.safetensors"
+    assert shown["files"] == [str(out)]
+    assert same_bits(load_checkpoint(shown["checkpoint"]).model, load_checkpoint(out).model)
     before, stored = load_checkpoint(start).model.state_dict(), load_file(out)
     assert set(stored) == set(before)
     for name, value in stored.items():

@@ -28,7 +28,7 @@ def test_the_remark_counts_the_sizes_that_ours_wins():
     assert "entropy-constrained it is on or above every other way at 1 of 2. Each usual way" in text
     assert "random is one draw. Over 1 sizes drawn" in text
     assert "drawn at random the predicted drop was off by 1.00 points on average (at most 1" in text
-    assert "Over 2 evenly spaced sizes the predicted drop was off by 0.00 points" in text
+    assert "Over 2 sizes in equal ratios the predicted drop was off by 0.00 points" in text
     assert "above the size asked for" not in text
 
 

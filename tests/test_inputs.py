@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compression.augmentation_study import StudyConfig
+from compression.fronts import FrontConfig
 from compression.inputs import InputError, choice, real, shown, whole
+from compression.recipes import TrainConfig
+from compression.reproduction_config import ReproductionConfig
+from compression.shrink import ShrinkConfig
 
 NAN = float("nan")
 
@@ -102,3 +107,18 @@ def test_what_came_is_shown_on_one_short_line():
 
 def test_an_input_error_is_a_value_error():
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (TrainConfig(epochs=3.0, draws=2.0, batch_size=64.0), "epochs draws batch_size"),
+        (ShrinkConfig(30_000, epochs=8.0, compensation_images=9.0), "epochs compensation_images"),
+        (FrontConfig(sizes=4.0, seed=1.0), "sizes seed"),
+        (StudyConfig(epochs=2.0, small_epochs=1.0), "epochs small_epochs"),
+        (ReproductionConfig(train_images=1e3, centroid_epochs=2.0, test_images=9.0),
+         "train_images centroid_epochs test_images"),
+    ],
+)  # fmt: skip
+def test_recipes_keep_whole_numbers_as_ints(config, name):
+    assert {type(getattr(config, each)) for each in name.split()} == {int}

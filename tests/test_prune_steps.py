@@ -1,6 +1,7 @@
 """The Prune tab's steps: the table out of a scan, recalibration, and a fine-tuning to its end."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,3 +73,17 @@ def test_a_fine_tuning_holds_the_zeros_and_chooses_on_the_validation_images(expl
     assert list(curve.data[0].y) == [100 * row["accuracy"] for row in last.history]
     cut = compression.evaluate(before.model, sets[1].images, sets[1].labels).accuracy
     assert curve.data[1].name == f"before fine-tuning: {100 * cut:.2f} %"
+
+
+@pytest.mark.parametrize(("best", "worse"), [(0.0, True), (1.0, False)])
+def test_a_fine_tuning_that_did_harm_says_so(explorer, pruned, monkeypatch, best, worse):
+    model = explorer.variant(pruned.pruned).model
+    epoch = SimpleNamespace(
+        epoch=1, accuracy=best, best_accuracy=best, best_epoch=1, seconds=1.0, best_model=model
+    )
+    monkeypatch.setattr(compression, "train_by_step", lambda *asked, **more: iter([epoch]))
+    *_, (_, status, *_) = tune(explorer, pruned, 1)
+    validation = explorer.images("validation", "full")
+    before = compression.evaluate(model, validation.images, validation.labels).accuracy
+    assert before > 0
+    assert (f"That was 0.00% there; {before:.2%} before." in status) == worse

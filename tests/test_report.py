@@ -59,7 +59,9 @@ def test_row_holds_plain_numbers(dense, small):
 def test_csv_and_json_say_the_same(dense, small):
     times = {"median_ms": 2.0, "p10_ms": 1.5, "p90_ms": 3.0}
     timed = with_latency(small, [Latency(1, **times, repeats=5, threads=4, device="cpu")])
-    rows = list(csv.DictReader(io.StringIO(to_csv([dense, timed]))))
+    text = to_csv([dense, timed])
+    assert "\r" not in text and text.count("\n") == 3  # a system's own line ends come later
+    rows = list(csv.DictReader(io.StringIO(text)))
     listed = json.loads(to_json([dense, timed]))
     assert [row["variant"] for row in rows] == ["dense", "small"]
     assert float(rows[1]["accuracy"]) == listed[1]["accuracy"] == small.evaluation.accuracy

@@ -72,8 +72,10 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path, monkeyp
     for step in ("quantize", "quantize_compensated", "recalibrate_batch_norm", "fine_tune"):
         monkeypatch.setattr(reproduction, step, never)
     written = (tmp_path / "run" / "results.json").read_bytes()
+    (tmp_path / "run" / "results.md").unlink()  # as if it had been killed before it was there
     assert [row["variant"] for row in Reproduction(config, tmp_path / "run").run()] == names
     assert (tmp_path / "run" / "results.json").read_bytes() == written  # its seconds too
+    assert (tmp_path / "run" / "results.md").read_text() == told
 
 
 def test_without_pruning_the_dense_model_alone_is_quantized(tmp_path):

@@ -271,6 +271,7 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
         ({"max_bytes": 1e5, "shrinking": 2}, "shrinking must be a number from 0 to 1"),
         ({"max_bytes": 1e5, "first_ratio": 0.5}, "first_ratio must be a number from 1"),
         ({"max_bytes": 1e5, "epochs": 0, "draws": 3}, "draws must be left at 0 without epochs"),
+        ({"max_bytes": 1e5, "epochs": 0, "learning_rate": 0.5}, "^learning_rate must be left at"),
         ({"max_bytes": 1e5, "epochs": 0, "worth_power": 0.0}, "worth_power must be left at 0.75"),
         ({"max_bytes": 1e5, "centroid_lr": 0}, "^centroid_lr must be a number from 1e-09"),
     ],

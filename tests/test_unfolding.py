@@ -69,6 +69,20 @@ def test_other_models_are_left_alone(dense, train_set):
     assert unfold_batch_norm(torch.nn.Linear(2, 2), train_set.images).in_features == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_packed_model_stored_in_half_precision_is_known(packed, train_set, dtype):
+    """Its variance of 1 - eps is 1 there: as it is, a batch's statistics would ruin it."""
+    half = copy.deepcopy(packed)
+    for tensor in half.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(dtype))
+    assert is_folded(half)
+    unfolded = unfold_batch_norm(half, train_set.images)
+    expected = logits(half, train_set.images)
+    assert not is_folded(unfolded)
+    assert (logits(unfolded, train_set.images) - expected).abs().max() < 1e-4 * expected.std()
+
+
 def test_no_images_are_refused(packed, train_set):
     with pytest.raises(InputError, match="images"):
         unfold_batch_norm(packed, train_set.images[:0])

@@ -29,7 +29,9 @@ from compression.ui.study_section import NAMES, against, conclusion  # noqa: E40
 WAYS = (PRICED, COMPENSATED, OURS, *RIVALS)
 REPRODUCED = (
     "Every row of the report's steps is measured on its packed file, with biases and batch norm in "
-    "half precision: a checkpoint's own accuracy above can be an image or two apart."
+    "half precision: a checkpoint's own accuracy above can be an image or two apart. Rows named "
+    "compensated are recalibrated too, and rounded anew, not from the row above; trained ones go "
+    "on from those."
 )
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
@@ -70,9 +72,10 @@ def _checkpoints() -> list[str]:
         *lines,
         "",
         "`resnet9-s` is half as wide as `resnet9`. `baseline` trained without GridMask, `gridmask` "
-        "with it; `distilled` went on from that, taught by the answers of several models. Names of "
-        "checkpoints in a command are those of its commit. Wall times hold what else the machine "
-        "did then; they do not tell which recipe is faster.",
+        "with it; `distilled` went on from that, taught by the answers of several models. A name "
+        "in a command means the file of that name at its commit; a later one may be shipped now. A "
+        "commit with -dirty had changes that were not committed. Wall times hold what else the "
+        "machine did then; they do not tell which recipe is faster.",
     ]
 
 
@@ -84,7 +87,8 @@ def _packed() -> list[str]:
         "",
         "### Packed files",
         "",
-        "| Packed file | From | On disk | Smaller | Test accuracy | Lost | Of the best dense one |",
+        "| Packed file | From | On disk | Smaller | Test accuracy | Against its own dense model | "
+        "Against the best dense model |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, record in records.items():
@@ -93,7 +97,7 @@ def _packed() -> list[str]:
         lines.append(
             f"| `{name}` | `{record['start']}` | {result['packed_bytes'] / 1024:,.1f} KiB | "
             f"{result['packed_times_smaller']:.1f} x | {result['accuracy']:.2%} | "
-            f"{lost:.2f} points of {result['dense_accuracy']:.2%} | {_of_best(record)} |"
+            f"{lost:.2f} points (from {result['dense_accuracy']:.2%}) | {_of_best(record)} |"
         )
     made: dict[str, str] = {}  # command -> the line that says what it gave, each once
     chains = []
@@ -105,7 +109,10 @@ def _packed() -> list[str]:
             made.setdefault(step["command"], text)
             places.append(str(list(made).index(step["command"]) + 1))
         chains.append(f"`{name}` by {', then '.join(places)}")
-    said = f"Each step goes on from the file of the step before: {'; '.join(chains)}."
+    said = (
+        f"Each step goes on from the file of the step before: {'; '.join(chains)}. Names in these "
+        "commands, too, are of files at their commits."
+    )
     return [*lines, "", said, "", *made.values()]
 
 
@@ -119,7 +126,7 @@ def _of_best(record: dict[str, Any]) -> str:
         if name.split("/")[0] == network
     }
     best = max(found, key=lambda name: found[name])
-    return f"{100 * (found[best] - record['result']['accuracy']):.2f} points of `{best}`"
+    return f"{100 * (found[best] - record['result']['accuracy']):.2f} points (`{best}`)"
 
 
 def _cycles(record: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
@@ -138,7 +145,8 @@ def _fronts() -> list[str]:
             "",
             f"On {points[0].total:,} test images, of which the dense model has "
             f"{about['dense_correct'] / points[0].total:.2%} right; by `{about['command']}` "
-            f"({machine_text(about['machine'])}):",
+            f"({machine_text(about['machine'])}); each layer's damage was measured by "
+            f"`{about['settings']['command']}`:",
             "",
             "| Goal | " + " | ".join(WAYS) + f" | {OURS}, predicted |",
             "| --- |" + " --- |" * (len(WAYS) + 1),

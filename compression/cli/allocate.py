@@ -17,10 +17,10 @@ from compression.cli.common import (
     JsonOption,
     SettingsOption,
     SourceOption,
-    check_target,
     exact,
     progress_bar,
     show,
+    target,
 )
 from compression.data import load_cifar10
 from compression.files import without_folders
@@ -55,7 +55,7 @@ def allocate_command(
         goal = f"--max-drop {exact(max_drop)}"
         max_drop /= 100
     if settings is not None:
-        check_target(settings)
+        settings = target(settings)
     command = f"python -m compression allocate {without_folders(checkpoint)} {goal} "
     command += f"--settings {without_folders(settings)} " if settings else ""
     command += f"--images {images} --source {load_cifar10('validation', source, data).source}"

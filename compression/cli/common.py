@@ -1,5 +1,6 @@
 """What the commands share: options, progress bars, output as a table or as JSON."""
 
+import errno
 import json
 import tempfile
 from pathlib import Path
@@ -9,12 +10,28 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from compression.data import check_cached
+from compression.files import at_home
 from compression.inputs import InputError, shown
 from compression.training import EpochResult
 
-SourceOption = Annotated[str, typer.Option(help="auto, sample (bundled) or full CIFAR-10.")]
+SourceOption = Annotated[
+    str, typer.Option(help="auto (full where downloaded, else sample), sample or full.")
+]
+
+
+def _with_data(folder: Path | None) -> Path | None:
+    """Where the full set is expected it is there: `auto` would take the sample without a word."""
+    if folder is not None:
+        check_cached(folder)
+    return folder
+
+
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="The folder of the full CIFAR-10.", metavar="FOLDER")
+    Path | None,
+    typer.Option(
+        "--data", help="The folder of the full CIFAR-10.", metavar="FOLDER", callback=_with_data
+    ),
 ]
 SettingsOption = Annotated[
     Path | None,
@@ -24,6 +41,8 @@ ImagesOption = Annotated[
     int, typer.Option(help="Validation images to measure settings on, where there is no such file.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+_LONGEST_BESIDE = ".resume.part"  # of what is kept beside a file while it is made
 
 
 def progress_bar() -> Progress:
@@ -78,33 +97,43 @@ def parse_pairs(name: str, pairs: list[str]) -> dict[str, float]:
     return found
 
 
-def check_packed_name(out: Path) -> None:
-    """Raise InputError unless a packed file may be written there under this name."""
+def packed_target(out: Path) -> Path:
+    """Where to write a packed file; InputError unless one may be written there by this name."""
+    _check_text("packed file", out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")
+    return target(out)
+
+
+def checkpoint_target(out: Path) -> Path:
+    """Where to write a checkpoint; InputError, before an hour of training rather than after it,
+    unless one can be written there."""
+    _check_text("checkpoint", out)
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise InputError(f"The checkpoint must be a file NAME.safetensors, got {out}.")
+    return target(out)
+
+
+def _check_text(kind: str, out: Path) -> None:
     try:
         out.name.encode()  # the name goes into the file, as text
     except UnicodeEncodeError as error:
-        raise InputError(f"The packed file's name must be text, got {shown(out.name)}.") from error
-    if out.suffix != ".safetensors":
-        raise InputError(f"The packed file must be named NAME.safetensors, got {out.name}.")
-    check_target(out)
+        raise InputError(f"The {kind}'s name must be text, got {shown(out.name)}.") from error
 
 
-def check_checkpoint_target(out: Path) -> None:
-    """Before an hour of training rather than after it: a checkpoint can be written there."""
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise InputError(f"The checkpoint must be a file NAME.safetensors, got {out}.")
-    check_target(out)
-
-
-def check_target(out: Path) -> None:
-    """Raise InputError unless a file can be written there; its folder is made."""
+def target(out: Path) -> Path:
+    """Where to write a file, `~` as the home folder; InputError unless it can be written there,
+    and what is kept beside it meanwhile. Its folder is made."""
+    out = at_home(out)
     if out.is_dir():
         raise InputError(f"{out} must be a file to write, got a folder.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
+        tempfile.NamedTemporaryFile(dir=out.parent, prefix=out.name + _LONGEST_BESIDE).close()
     except OSError as error:
-        raise InputError(f"{out.parent} must be writable, got {error.strerror}.") from error
+        at = out.name if error.errno == errno.ENAMETOOLONG else out.parent
+        raise InputError(f"{at} must be writable, got {error.strerror}.") from error
+    return out
 
 
 def exact(number: float) -> str:

@@ -14,8 +14,8 @@ from compression.cli.common import (
     JsonOption,
     SettingsOption,
     SourceOption,
-    check_target,
     show,
+    target,
 )
 from compression.data import SPLITS, load_cifar10
 from compression.files import without_folders
@@ -33,7 +33,7 @@ def front_command(
         Path,
         typer.Argument(help="The .json file; what it holds of the same run is gone on with."),
     ],
-    sizes: Annotated[int, typer.Option(help="Goals evenly spaced, each by every way.")] = 12,
+    sizes: Annotated[int, typer.Option(help="Goals in equal ratios, each by every way.")] = 12,
     randoms: Annotated[int, typer.Option(help="Goals drawn at random, ours alone.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the random goals and the random way.")] = 0,
     settings: SettingsOption = None,
@@ -47,7 +47,7 @@ def front_command(
     stored = load_stored(checkpoint)
     name = without_folders(checkpoint)
     command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
-    check_target(out)
+    out = target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = stored.unfolded(sets["train"].images).model
     command += f"--seed {seed} --source {sets['test'].source} "

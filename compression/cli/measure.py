@@ -1,7 +1,7 @@
 """`python -m compression evaluate | scan | compare`: measure without changing anything."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,17 +12,17 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
-    check_target,
     exact,
     parse_numbers,
     progress_bar,
     show,
+    target,
 )
 from compression.data import ImageSet, load_cifar10
 from compression.evaluation import evaluate, measure_complexity, measure_latency
 from compression.files import without_folders
 from compression.hardware import machine_record
-from compression.inputs import choice, real, whole
+from compression.inputs import InputError, choice, real, whole
 from compression.model import prunable_layers
 from compression.report import row_of, to_csv, to_json, variant_of, with_latency
 from compression.scan_records import record_scan, save_scan
@@ -96,7 +96,7 @@ def scan_command(
     max_drop = real("max_drop", max_drop, 0, 100, "points")
     if out is not None:
         choice("suffix of out", out.suffix, (".csv", ".json"))
-        check_target(out)
+        out = target(out)
     seen = _images("validation", source, data, images)
     pixels, labels = seen.images, seen.labels
     dense = dense_point(model, pixels, labels, precision=precision)
@@ -147,6 +147,8 @@ def compare_command(
     json_output: JsonOption = False,
 ) -> None:
     """Accuracy, sizes, MACs and latency of several models on the same test images."""
+    if csv_output and json_output:
+        raise InputError("Either --csv or --json can be given, got both.")
     test_set = load_cifar10("test", source, data)
     if images is not None:
         test_set = test_set.head(whole("images", images, 1, len(test_set)))
@@ -156,6 +158,11 @@ def compare_command(
         for name in checkpoints:
             variants.append(variant_of(load_stored(name), test_set))
             bar.advance(task)
+    shared = {v.name for v in variants if sum(o.name == v.name for o in variants) > 1}
+    variants = [  # by what was given, where that alone tells two from each other
+        replace(variant, name=given) if variant.name in shared else variant
+        for variant, given in zip(variants, checkpoints, strict=True)
+    ]
     if latency:
         models = {str(k): variant.model for k, variant in enumerate(variants)}
         times = measure_latency(models)

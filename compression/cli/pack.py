@@ -8,8 +8,8 @@ import typer
 
 from compression.cli.common import (
     JsonOption,
-    check_checkpoint_target,
-    check_packed_name,
+    checkpoint_target,
+    packed_target,
     show,
 )
 from compression.model import ResNet9, save_checkpoint
@@ -31,7 +31,7 @@ def pack_command(
     json_output: JsonOption = False,
 ) -> None:
     """Write a model as one small file: codebooks, entropy-coded indices, and all that it needs."""
-    check_packed_name(out)
+    out = packed_target(out)
     stored = load_stored(checkpoint)
     variant, steps = stored.parts, stored.steps
     if bits is not None:
@@ -46,7 +46,7 @@ def unpack_command(
     json_output: JsonOption = False,
 ) -> None:
     """Write a packed model as a plain checkpoint in float32."""
-    check_checkpoint_target(out)
+    out = checkpoint_target(out)
     parts, about = load_packed_parts(packed)
     widths = {name: layer.bits for name, layer in parts.layers.items()}
     assert isinstance(parts.model, ResNet9)

@@ -47,4 +47,4 @@ def reproduce_command(
     )
     run.run()
     written = folder / ("results.json" if json_output else "results.md")
-    typer.echo(written.read_text(), nl=False)
+    typer.echo(written.read_text(encoding="utf-8"), nl=False)

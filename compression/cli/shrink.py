@@ -12,10 +12,10 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
-    check_packed_name,
-    check_target,
     exact,
+    packed_target,
     show,
+    target,
 )
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
@@ -32,14 +32,14 @@ def shrink_command(
     checkpoint: Annotated[str, typer.Argument(help="A shipped name, or a safetensors file.")],
     out: Annotated[Path, typer.Argument(help="The packed file to write, NAME.safetensors.")],
     max_kib: Annotated[float, typer.Option(help="The most that the file may take, in KiB.")],
-    epochs: Annotated[int, typer.Option(help="Of learning through the rounding; 0 for none.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD in those.")] = 0.01,
+    epochs: Annotated[int, typer.Option(help="Of training with rounded weights; 0: none.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of that training.")] = 0.01,
     conv_lr: Annotated[
         float | None, typer.Option(help="On the convolutions' weights, if not that of the rest.")
     ] = None,
-    shrinking: Annotated[float, typer.Option(help="Share of those in which the size falls.")] = 0.5,
+    shrinking: Annotated[float, typer.Option(help="Share of it in which the size falls.")] = 0.5,
     first_ratio: Annotated[
-        float, typer.Option(help="Size at their start, in sizes of the file.")
+        float, typer.Option(help="Size at its start, in multiples of --max-kib.")
     ] = 1.5,
     worth_power: Annotated[
         float,
@@ -79,10 +79,10 @@ def shrink_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Learn through the rounding at the price that the size asks for, then the levels; measure."""
-    check_packed_name(out)
+    """Train with rounded weights until the file has the size, then the levels alone; measure."""
+    out = packed_target(out)
     if results is not None:
-        check_target(results)
+        results = target(results)
     on = None if epochs or centroid_epochs else torch.device("cpu")  # where nothing is trained
     machine = machine_record(on)  # of the code that runs, whatever is committed meanwhile
     config = ShrinkConfig(

@@ -10,9 +10,9 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
-    check_target,
     parse_numbers,
     show,
+    target,
 )
 from compression.data import SPLITS, load_cifar10
 from compression.inputs import whole
@@ -33,7 +33,7 @@ def study_command(
     chosen = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in parse_numbers("seeds", seeds))
     config = StudyConfig(preset, epochs, small_epochs, chosen)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
-    check_target(out)
+    out = target(out)
     command = f"python -m compression study {out.name} --preset {preset} --epochs {epochs} "
     command += f"--small-epochs {small_epochs} --seeds {seeds} --source {sets['train'].source}"
     runs = []

@@ -1,5 +1,6 @@
 """`python -m compression train | average | shard`: a preset by a recipe into a checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
-    check_checkpoint_target,
+    checkpoint_target,
     epoch_line,
     progress_bar,
     show,
@@ -53,7 +54,7 @@ def train_command(
     is a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983): another cycle of the learning
     rate from a checkpoint, whose own record goes into the new file.
     """
-    check_checkpoint_target(out)
+    out = checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     cycle: dict[str, Any] = {"recipe": recipe, "preset": preset, "epochs": epochs}
     run: dict[str, Any] = {"seed": seed, "start": start, "teachers": teacher or (), "draws": draws}
@@ -79,7 +80,7 @@ def average_command(
     json_output: JsonOption = False,
 ) -> None:
     """Average the weights of several cycles of training (stochastic weight averaging)."""
-    check_checkpoint_target(out)
+    out = checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     record = average_checkpoints(out, checkpoints, sets)
     _show(out, record, json_output)
@@ -92,14 +93,22 @@ def shard_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Write a checkpoint in half precision, in files of at most 9 MiB, measured as it is there."""
-    check_checkpoint_target(out)
+    """Write a checkpoint in half precision, in files of at most 9 MiB, measured as it is there.
+
+    They load by the name that was given, as if they were one file.
+    """
+    out = checkpoint_target(out)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
-    record = shard_checkpoint(checkpoint, out, sets)
-    _show(out, record, json_output)
+    record, files = shard_checkpoint(checkpoint, out, sets)
+    _show(out, record, json_output, files)
 
 
-def _show(out: Path, record: dict[str, Any], as_json: bool) -> None:
-    """The file that was written, and its accuracies."""
-    shown = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
-    show({"checkpoint": str(out), **shown}, as_json)
+def _show(
+    out: Path, record: dict[str, Any], as_json: bool, files: Sequence[Path] | None = None
+) -> None:
+    """What was written, by which name it loads, and its accuracies."""
+    shown: dict[str, Any] = {"checkpoint": str(out)}
+    if files is not None:
+        shown["files"] = [str(file) for file in files]
+    accuracies = {key: record[key] for key in ("validation_accuracy", "test_accuracy")}
+    show(shown | accuracies, as_json)

@@ -94,7 +94,7 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
             ". Each usual way uses the bit width that is predicted to do it least damage; random "
             "is one draw"
         )
-    for goal, kind in (("random", "sizes drawn at random"), ("size", "evenly spaced sizes")):
+    for goal, kind in (("random", "sizes drawn at random"), ("size", "sizes in equal ratios")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
     text += ". All of these sizes were measured before the way to predict was chosen"
