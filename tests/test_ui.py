@@ -5,11 +5,13 @@ import dataclasses
 
 import gradio as gr
 import pytest
+import torch
 
 from compression.evaluation import measure_complexity
 from compression.inputs import InputError
 from compression.model import build_model
 from compression.presets import PRESETS, layer_names
+from compression.pruning import weight_histogram
 from compression.ui import (
     budget,
     cancelling,
@@ -119,6 +121,13 @@ def test_html_escapes_what_a_visitor_named():
     assert "<script>" not in html.status("<script>") + html.note("<script>") + html.empty(
         "<script>"
     )
+
+
+def test_a_histogram_marks_where_it_is_cut():
+    histogram = weight_histogram(torch.linspace(-1, 1, 99), threshold=0.5)
+    layout = plots.weight_histograms({"dense": histogram}).layout
+    assert [shape.x0 for shape in layout.shapes] == [-0.5, 0.5]
+    assert [note.text for note in layout.annotations] == ["cut here"]
 
 
 def test_counts_have_their_noun():

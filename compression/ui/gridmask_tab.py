@@ -205,7 +205,7 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
         d_low = gr.Slider(2, 32, 12, step=1, label="d from (pixels)", min_width=130)
         d_high = gr.Slider(2, 32, 18, step=1, label="d to (pixels)", min_width=130)
         rotate = gr.Slider(0, 360, 360, step=1, label="Rotation up to (°)", min_width=130)
-        probability = gr.Slider(0, 1, 0.5, step=0.05, label="Share masked (0 to 1)", min_width=130)
+        probability = gr.Slider(0, 1, 0.5, step=0.05, label="Share masked", min_width=130)
         seed = gr.Number(0, label="Seed of the draws", precision=0, minimum=0, min_width=110)
         redraw = gr.Button("Draw again", variant="primary", min_width=110)
     gallery = gr.HTML(elem_id="gridmask-gallery", min_height=120)

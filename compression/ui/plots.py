@@ -182,13 +182,11 @@ def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
         )
     thresholds = [h.threshold for h in stages.values() if h.threshold]
     for threshold in thresholds[:1]:
-        for side in (-threshold, threshold):
-            figure.add_vline(
-                x=side,
-                line={"color": _colour(3), "width": 1.5, "dash": "dash"},
-                annotation_text="cut" if side > 0 else None,
-                annotation_position="top right",
-            )
+        line = {"color": _colour(3), "width": 1.5, "dash": "dash"}
+        figure.add_vline(x=-threshold, line=line)
+        figure.add_vline(
+            x=threshold, line=line, annotation_text="cut here", annotation_position="top right"
+        )
     figure.update_layout(barmode="overlay", bargap=0)
     return figure
 

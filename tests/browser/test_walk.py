@@ -76,7 +76,7 @@ def test_five_tabs_show_what_the_library_computes(new_visitor, baseline, test_se
     assert visitor.card("#prune-result", "counted in full") == size(counted)
 
     visitor.open_tab("Quantize")
-    expect(page.get_by_label("pruned model")).to_be_checked()
+    expect(page.get_by_role("radio", name="pruned model")).to_be_checked(timeout=60_000)
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
     quantized = quantize(pruned.model, 4, pruned.masks)
@@ -259,7 +259,7 @@ def test_what_one_part_of_the_page_says_the_others_follow(new_visitor):
     visitor.open_tab("Prune")
     page.locator("#prune-result").get_by_text("Nothing pruned yet").wait_for()
     visitor.open_tab("Quantize")
-    expect(page.get_by_label("dense model")).to_be_checked()
+    expect(page.get_by_role("radio", name="dense model")).to_be_checked(timeout=60_000)
     assert visitor.errors == []
 
 
