@@ -41,8 +41,8 @@ def test_a_plan_for_points_lost_is_predicted_to_keep_them(explorer, first, prune
 def test_the_file_that_the_page_makes_keeps_the_goal(explorer, first, tmp_path):
     *_, (rows, planned, _) = plan(explorer, first, 150, GOALS[0], 1)
     *_, (session, *_) = prune_by_plan(explorer, first, rows, planned)
-    bits, source, _ = fill_bits(explorer, session)
-    asked = (explorer, session, source, 4, bits, ROUNDINGS[0])
+    bits, _ = fill_bits(explorer, session)
+    asked = (explorer, session, SOURCES[1], 4, bits, ROUNDINGS[0])
     *_, (session, *_) = quantize_layers(*asked)
     *_, (session, *_) = recalibrate(explorer, session)
     made = save_packed(explorer.variant(session.quantized), tmp_path / "file.safetensors")
@@ -51,20 +51,20 @@ def test_the_file_that_the_page_makes_keeps_the_goal(explorer, first, tmp_path):
 
 
 def test_what_was_foretold_stands_beside_what_is_measured(explorer, pruned):
-    rows, source, status = fill_bits(explorer, pruned)
-    assert source == SOURCES[1] and "filled by the goal" in status
-    asked = (explorer, pruned, source, 4, rows, ROUNDINGS[0])
+    rows, status = fill_bits(explorer, pruned)
+    assert "filled by the goal" in status
+    asked = (explorer, pruned, SOURCES[1], 4, rows, ROUNDINGS[0])
     *_, (session, _, cards, _, _) = quantize_layers(*asked)
     assert "Predicted by the goal" in cards and f"{100 * pruned.plan.accuracy:.2f} %" in cards
     others = [[name, "8"] for name, _ in rows]
-    *_, (_, _, cards, _, _) = quantize_layers(explorer, session, source, 4, others, ROUNDINGS[0])
+    *_, (_, _, cards, _, _) = quantize_layers(explorer, session, SOURCES[1], 4, others, ROUNDINGS[0])
     assert "Predicted by the goal" not in cards
 
 
 def test_another_pruning_makes_the_plan_void(explorer, pruned):
     other = pruned.with_cut("key")
     assert other.plan is None
-    assert fill_bits(explorer, other) == (gr.skip(), gr.skip(), gr.skip())
+    assert fill_bits(explorer, other) == (gr.skip(), gr.skip())
 
 
 def test_goals_that_cannot_be_are_said(explorer, first):

@@ -12,7 +12,7 @@ from compression.ui import html
 from compression.ui.explorer import Explorer
 from compression.ui.plan import Plan
 from compression.ui.prune_steps import Answer, dense_table, prune_layers
-from compression.ui.quantize_steps import SOURCES, empty_overrides
+from compression.ui.quantize_steps import empty_overrides
 from compression.ui.session import Session
 
 IMAGES = 256  # to measure a model that has no recorded settings
@@ -84,14 +84,14 @@ def prune_by_plan(
         yield kept, status, cards, curve
 
 
-def fill_bits(explorer: Explorer, session: Session) -> tuple[Any, Any, Any]:
-    """The quantize table with the plan's bits, and the pruned model as what to quantize."""
+def fill_bits(explorer: Explorer, session: Session) -> tuple[Any, Any]:
+    """The quantize table with the plan's bits, and a word on it."""
     if session.plan is None:
-        return gr.skip(), gr.skip(), gr.skip()
+        return gr.skip(), gr.skip()
     widths = dict(session.plan.bits)
     filled = [[name, str(widths.get(name, ""))] for name, _ in empty_overrides(explorer, session)]
     text = "The table of widths is filled by the goal, and decides now. " + session.plan.text()
-    return filled, SOURCES[1], html.status(text)
+    return filled, html.status(text)
 
 
 def show_bits(session: Session) -> tuple[Any, Any, Any]:

@@ -97,6 +97,7 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
     for goal, kind in (("random", "sizes drawn at random"), ("size", "sizes in equal ratios")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
+    # So it was with every front that is shipped; one recorded anew would have to be told apart.
     text += ". All of these sizes were measured before the way to predict was chosen"
     if unseen:
         text += ". "

@@ -161,7 +161,7 @@ def build(
         bound(steps.show_codebook, explorer), [session, layer], codebook,
         api_name="codebook", trigger_mode="always_last", **QUICK,
     )  # fmt: skip
-    by_goal.success(bound(fill_bits, explorer), session, [overrides, source, status], **PRIVATE)
+    by_goal.success(bound(fill_bits, explorer), session, [overrides, status], **PRIVATE)
     widths = [overrides, told, filled]
     by_goal.success(show_bits, session, [others, told, filled], **PRIVATE)
     empty.click(bound(empty_bits, explorer), session, widths, **PRIVATE)

@@ -213,6 +213,7 @@ def test_a_budget_fills_both_tables_and_predicts(new_visitor, baseline, test_set
     visitor.open_tab("Quantize")
     page.locator("#quantize-status").get_by_text("filled by the goal").wait_for()
     page.locator("#quantize-filled").get_by_text("it decides").wait_for()
+    expect(page.get_by_role("radio", name="pruned model")).to_be_checked(timeout=60_000)
     page.locator("#quantize-table").get_by_text("res2.first").first.wait_for()  # open, to be seen
     page.get_by_role("button", name="Quantize", exact=True).click()
     page.locator("#quantize-status").get_by_text("Quantized:").wait_for()
