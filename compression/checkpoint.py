@@ -127,7 +127,7 @@ def save_tensors(state: dict[str, torch.Tensor], path: Path, metadata: dict[str,
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
-    """The file, or the files of a checkpoint that is in several, in their order."""
+    """The file, or the files of a checkpoint that is in several."""
     text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
     if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
@@ -161,7 +161,7 @@ def _shards_of(path: Path) -> list[Path]:
             f"{path.name} must be there in all of its files, got "
             f"{', '.join(sorted(file.name for file in found))}."
         )
-    return sorted(found, key=lambda file: int(found[file][1]))
+    return sorted(found)
 
 
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_shipped_checkpoint_in_several_files_is_taken_together(monkeypatch, tm
 def test_a_file_in_several_loads_by_its_name(tmp_path):
     model = build_model("resnet9-s", seed=3).eval()
     files = save_shards(model, tmp_path / "a.b.safetensors", {}, shard_bytes=2**11)
-    assert len(files) > 9  # by number, not by letter
+    assert len(files) > 9
     found = load_checkpoint(tmp_path / "a.b.safetensors").model
     for name, value in model.state_dict().items():
         wanted = value.half().float() if value.is_floating_point() else value

@@ -57,7 +57,9 @@ def test_what_was_foretold_stands_beside_what_is_measured(explorer, pruned):
     *_, (session, _, cards, _, _) = quantize_layers(*asked)
     assert "Predicted by the goal" in cards and f"{100 * pruned.plan.accuracy:.2f} %" in cards
     others = [[name, "8"] for name, _ in rows]
-    *_, (_, _, cards, _, _) = quantize_layers(explorer, session, SOURCES[1], 4, others, ROUNDINGS[0])
+    *_, (_, _, cards, _, _) = quantize_layers(
+        explorer, session, SOURCES[1], 4, others, ROUNDINGS[0]
+    )
     assert "Predicted by the goal" not in cards
 
 
