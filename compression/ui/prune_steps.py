@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compression.report import Variant
 
 NO_CURVE = gr.update(value=None, visible=False)
-HEADERS = ["Layer", "Weights", "Zeros (%)"]
+HEADERS = ["Layer", "Weights", "Zeros %"]
 PRESS = "Prune with this table"
 PRUNED = (
     "Pruned. Next: recalibrate batch norm or fine-tune, to win accuracy back; then Quantize, which "

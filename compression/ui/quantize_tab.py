@@ -38,7 +38,7 @@ TRAIN_RULE = (
 EPOCHS = 2  # of training, as first offered
 KINDS = {
     "kmeans": "k-means, the best codebook (here)",
-    "fast-pytorch-kmeans": "fast-pytorch-kmeans (mean of 2 starts)",
+    "fast-pytorch-kmeans": "fast-pytorch-kmeans (mean of 2)",
     "linear": "evenly spaced levels",
 }
 QUICK: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 4}

@@ -69,7 +69,7 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
 
 def layer_bytes(info: "PackedInfo") -> go.Figure:
     """The packed file by layer: its bytes, and the bits that a weight takes there on average."""
-    figure = base_figure("Layer (on its bar: bits a weight)", "KiB in the file", height=320)
+    figure = base_figure("Layer, with bits a weight", "KiB in the file", height=320)
     figure.add_bar(
         x=[layer.name for layer in info.layers],
         y=[layer.total_bytes / 1024 for layer in info.layers],

@@ -119,7 +119,7 @@ def test_a_budget_and_a_file_want_what_is_there(client):
 
 
 def table(rows):
-    return {"headers": ["Layer", "Weights", "Zeros (%)"], "data": rows, "metadata": None}
+    return {"headers": ["Layer", "Weights", "Zeros %"], "data": rows, "metadata": None}
 
 
 def test_a_model_that_is_none_is_named(client):
