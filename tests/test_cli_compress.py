@@ -145,6 +145,7 @@ def test_an_unpacked_models_batch_norm_is_taken_apart_first(command, tiny_networ
     """Folded, nothing of it would be left to recalibrate."""
     names = ("packed", "unpacked", "plain", "again")
     packed, unpacked, plain, again = (tmp_path / f"{name}.safetensors" for name in names)
+    torch.nn.init.uniform_(tiny_network.conv1.norm.bias)  # as if it were trained
     save_packed(quantize(tiny_network, 6), packed)
     done = CliRunner().invoke(app, ["unpack", str(packed), str(unpacked)])
     assert done.exit_code == 0, (done.output, done.exception)

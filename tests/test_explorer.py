@@ -89,7 +89,7 @@ def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
     assert list(compare_tab.compare(explorer, session, False)) == [(gr.skip(),) * 5]
     ((status, table, _, classes, differing),) = compare_tab.compare(explorer, session)
     assert status == gr.skip()
-    assert f"Orange: fewer than {dense.name};" in classes and classes.count("<tr>") == 3
+    assert f"Orange: fewer right than {dense.name};" in classes and classes.count("<tr>") == 3
     assert "All variants give the same answer" in differing
     assert "for all visitors together: gone &lt;1&gt;. To have" in table and "<td>kept" in table
     assert table.count("<tr>") == 3  # the head, the dense model and what is left of the visit

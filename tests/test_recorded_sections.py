@@ -26,6 +26,7 @@ def front_of(path, dense_bytes):
     ]
     points.append(FrontPoint(OURS, "random", 150_000, 149_000, 0.08, 149_500, 780, 1000))
     about = {"command": f"front {path.stem}", "machine": MACHINE, "model": path.stem[6:]}
+    about["settings"] = {"command": f"settings {path.stem}"}
     save_front(path, points, 900, dense_bytes, about)
 
 
@@ -109,4 +110,6 @@ def test_the_readme_gets_a_table_for_each_front(assets, monkeypatch):
     assert first == "| 98 KiB | 75.50% | 75.40% | 75.30% |  |  |  | 80.00% |"
     assert "### How small `resnet9-gridmask` gets with no weight trained" in lines
     text = "On 1,000 test images, of which the dense model has 90.00% right; by `front "
-    assert any(line.startswith(text) and "(Some CPU, 2 threads):" in line for line in lines)
+    (told,) = (line for line in lines if line.startswith(text) and "resnet9-gridmask" in line)
+    assert "(Some CPU, 2 threads); " in told
+    assert told.endswith("damage was measured by `settings front-resnet9-gridmask`:")

@@ -83,6 +83,16 @@ def test_a_packed_model_stored_in_half_precision_is_known(packed, train_set, dty
     assert (logits(unfolded, train_set.images) - expected).abs().max() < 1e-4 * expected.std()
 
 
+def test_statistics_that_were_reset_are_measured_as_any_other(dense, train_set):
+    """Mean 0 and variance 1 with weights that no half precision made: nothing was folded."""
+    reset = copy.deepcopy(dense)
+    for module in reset.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.weight.data.mul_(torch.pi)
+    assert not is_folded(reset) and unfold_batch_norm(reset, train_set.images) is reset
+
+
 def test_no_images_are_refused(packed, train_set):
     with pytest.raises(InputError, match="images"):
         unfold_batch_norm(packed, train_set.images[:0])
