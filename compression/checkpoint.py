@@ -52,6 +52,9 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(each, "pt")) for each in paths]
             metadata = _parse_metadata(files[0].metadata() or {}, path)
+            if any(file.metadata() != files[0].metadata() for file in files):
+                names = ", ".join(each.name for each in paths)
+                raise InputError(f"{names} must be of one checkpoint, got parts of several.")
             model = build_model(metadata["preset"])
             places = {name: file for file in files for name in file.keys()}
             _check_tensors(places, model, path)
@@ -90,7 +93,8 @@ def save_shards(
     """Write `model` in half precision as `NAME-1-of-2.safetensors` and so on, for `NAME` in `path`.
 
     Each file holds tensors of at most `shard_bytes`, or one that is larger, and the metadata.
-    Returns the files.
+    Returns the files. Raises InputError where another checkpoint of that name would be taken in
+    their place, or with them.
     """
     shards: list[dict[str, torch.Tensor]] = [{}]
     size = 0
@@ -107,6 +111,12 @@ def save_shards(
         stem.with_name(f"{stem.name}-{k + 1}-of-{len(shards)}.safetensors")
         for k in range(len(shards))
     ]
+    in_the_way = [each for each in _known_as(at_home(path)) if each not in targets]
+    if in_the_way:
+        raise InputError(
+            f"{', '.join(each.name for each in in_the_way)} must be moved away before, since "
+            f"{targets[0].name} and so on load by the name {stem.name}.safetensors too."
+        )
     for shard, target in zip(shards, targets, strict=True):
         _write(shard, target, described)
     return targets
@@ -149,12 +159,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
 def _shards_of(path: Path) -> list[Path]:
     """The files NAME-1-of-2 and so on in place of one that is not there, or none. Raises InputError
     where some of them are missing, and where there are those of several checkpoints."""
-    stem = re.escape(path.name.removesuffix(".safetensors"))
-    named = re.compile(rf"{stem}-(\d+)-of-(\d+)\.safetensors")
-    try:
-        found = {f: m for f in path.parent.iterdir() if (m := named.fullmatch(f.name))}
-    except (OSError, ValueError):
-        return []
+    found = _numbered(path)
     places = sorted((int(match[2]), int(match[1])) for match in found.values())
     if places != [(len(places), k + 1) for k in range(len(places))]:
         raise InputError(
@@ -162,6 +167,22 @@ def _shards_of(path: Path) -> list[Path]:
             f"{', '.join(sorted(file.name for file in found))}."
         )
     return sorted(found)
+
+
+def _known_as(path: Path) -> list[Path]:
+    """All files that a checkpoint of this name is in, or may be taken to be in."""
+    whole = path.with_suffix(".safetensors")
+    return [whole] * whole.is_file() + sorted(_numbered(whole))
+
+
+def _numbered(path: Path) -> dict[Path, re.Match[str]]:
+    """The files NAME-1-of-2 and so on for this NAME, with the match that holds both numbers."""
+    stem = re.escape(path.name.removesuffix(".safetensors"))
+    named = re.compile(rf"{stem}-(\d+)-of-(\d+)\.safetensors")
+    try:
+        return {f: m for f in path.parent.iterdir() if (m := named.fullmatch(f.name))}
+    except (OSError, ValueError):
+        return {}
 
 
 def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:

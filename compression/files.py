@@ -65,6 +65,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text as UTF-8, all at once."""
+    """A text as UTF-8, all at once; a file that holds it already is left alone, as it may be in a
+    folder that cannot be written."""
+    content = text.encode("utf-8", errors="replace")
+    if path.is_file() and path.read_bytes() == content:
+        return
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="replace")
+        beside.write_bytes(content)

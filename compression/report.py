@@ -145,13 +145,19 @@ def to_json(variants: Sequence[Variant]) -> str:
 
 def to_csv(variants: Sequence[Variant]) -> str:
     """The rows as CSV with a header; a value that a variant lacks is empty."""
-    rows = [row_of(variant) for variant in variants]
+    rows = [_unbroken(row_of(variant)) for variant in variants]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _unbroken(row: Mapping[str, object]) -> dict[str, object]:
+    """Without carriage returns, which older Pythons write unquoted and readers take as a line's
+    end."""
+    return {k: v.replace("\r", " ") if isinstance(v, str) else v for k, v in row.items()}
 
 
 def disagreements(variants: Sequence[Variant], limit: int = 24) -> list[int]:

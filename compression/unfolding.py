@@ -43,7 +43,7 @@ def unfold_batch_norm(model: nn.Module, images: Tensor) -> nn.Module:
         mean = total / count
         variance = (squares / count - mean**2).clamp(min=0)
         assert norm.running_mean is not None and norm.running_var is not None
-        before = (norm.running_var.double().cpu() + norm.eps).sqrt()  # 1, or nearly so
+        before = (norm.running_var.double().cpu() + norm.eps).sqrt().float().double()  # 1, or so
         scale, shift = norm.weight.double().cpu() / before, norm.bias.double().cpu()
         norm.weight.copy_(scale * (variance + norm.eps).sqrt())
         norm.bias.copy_(shift + mean * scale)

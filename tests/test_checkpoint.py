@@ -98,11 +98,35 @@ def test_a_file_in_several_loads_by_its_name(tmp_path):
     for name, value in model.state_dict().items():
         wanted = value.half().float() if value.is_floating_point() else value
         assert torch.equal(found.state_dict()[name], wanted), name
-    save_shards(model, tmp_path / "a.b.safetensors", {}, shard_bytes=2**20)
+    (tmp_path / "a.b-1-of-2.safetensors").write_bytes(files[0].read_bytes())
     with pytest.raises(InputError, match=r"a\.b\.safetensors must be there in all of its files"):
         load_checkpoint(tmp_path / "a.b.safetensors")
     with pytest.raises(InputError, match="or the path of a safetensors file, got "):
         load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_files_of_two_checkpoints_are_never_taken_together(tmp_path):
+    first, second = (tmp_path / name for name in ("first.safetensors", "second.safetensors"))
+    for seed, path in enumerate((first, second)):
+        files = save_shards(
+            build_model("resnet9-s", seed=seed), path, {"seed": seed}, shard_bytes=2**20
+        )
+    files[0].replace(tmp_path / files[0].name.replace("second", "first"))
+    with pytest.raises(InputError, match="first-1-of-5.* must be of one checkpoint, got parts of"):
+        load_checkpoint(first)
+
+
+def test_no_checkpoint_is_left_that_would_be_loaded_in_place_of_the_new_files(model, tmp_path):
+    whole = tmp_path / "net.safetensors"
+    save_checkpoint(model, whole, {})
+    with pytest.raises(InputError, match=r"net\.safetensors must be moved away before, since n"):
+        save_shards(model, whole, {})
+    assert list(tmp_path.iterdir()) == [whole]
+    whole.unlink()
+    files = save_shards(model, whole, {}, shard_bytes=2**20)
+    assert save_shards(model, whole, {}, shard_bytes=2**20) == files  # the same are written anew
+    with pytest.raises(InputError, match=rf"^{files[0].name}, .* must be moved away before"):
+        save_shards(model, whole, {})
 
 
 def test_a_file_that_cannot_be_written_is_an_error_of_the_system(monkeypatch, model, tmp_path):

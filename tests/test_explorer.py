@@ -119,9 +119,11 @@ def test_a_start_out_of_a_file_is_called_by_its_name_alone(monkeypatch, tmp_path
     explorer = Explorer(start=str(path))
     monkeypatch.setattr(explorer, "images", lambda split, source: few[split])
     key = explorer.key_of(explorer.start, "sample")
-    session, chosen, line = choose_model(explorer, Session("other"), "mine")
-    assert (explorer.start, session.start, chosen) == ("mine", key, key)
-    assert explorer.variant(key).name == "mine" and "1,646,122 parameters" in line
-    with pytest.raises(InputError, match="model must be one of .*, mine, got") as caught:
+    session, chosen, line = choose_model(explorer, Session("other"), path.name)
+    assert (explorer.start, session.start, chosen) == (path.name, key, key)
+    assert explorer.variant(key).name == "mine.safetensors" and "1,646,122 parameters" in line
+    with pytest.raises(
+        InputError, match=r"model must be one of .*, mine\.safetensors, got"
+    ) as caught:
         choose_model(explorer, Session("other"), str(path))
     assert str(tmp_path) not in str(caught.value).partition(", got")[0]

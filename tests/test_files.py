@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compression.files import read_record, replacing, without_folders, write_json
+from compression.files import read_record, replacing, without_folders, write_json, write_text
 from compression.inputs import InputError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -24,6 +24,17 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
     write_json(path, [2])
     assert json.loads(path.read_text()) == [2]
     assert [found.name for found in path.parent.iterdir()] == ["x.json"]
+
+
+def test_what_a_file_holds_already_is_not_written_again(tmp_path):
+    """Its folder may be one that cannot be written."""
+    path = tmp_path / "x.md"
+    write_text(path, "é\n")
+    before = path.stat()
+    write_text(path, "é\n")
+    assert path.stat() == before
+    write_text(path, "e\n")
+    assert path.stat().st_ino != before.st_ino and path.read_text() == "e\n"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "[" * 100_000])

@@ -61,6 +61,8 @@ def test_csv_and_json_say_the_same(dense, small):
     timed = with_latency(small, [Latency(1, **times, repeats=5, threads=4, device="cpu")])
     text = to_csv([dense, timed])
     assert "\r" not in text and text.count("\n") == 3  # a system's own line ends come later
+    broken = to_csv([replace(small, name="a\rb", steps=("one\r", "two"))])
+    assert "\r" not in broken and next(csv.DictReader(io.StringIO(broken)))["variant"] == "a b"
     rows = list(csv.DictReader(io.StringIO(text)))
     listed = json.loads(to_json([dense, timed]))
     assert [row["variant"] for row in rows] == ["dense", "small"]

@@ -78,6 +78,7 @@ def test_a_scan_is_of_the_first_validation_images(monkeypatch, explorer, start):
     assert latest(kept["points"]) == latest(wanted)
     dense = compression.dense_point(*subject, precision="float32").accuracy
     assert kept["dense_accuracy"] == dense and "6 points on 80 validation images in" in status
+    assert "recorded scan" not in status
     drawn = [each[2] for each in said if hasattr(each[2], "layout")]
     assert len(drawn) > 1 and drawn[-1] is figure
     heights = pytest.approx({"dense": 100 * dense, "tolerated": 100 * dense - 2.5})

@@ -50,6 +50,7 @@ def main(folder: Path) -> None:
 def _walk(page: Page, folder: Path) -> None:
     """As a visitor goes: prune by the scan, quantize that, compare."""
     page.locator("#gridmask-gallery img").first.wait_for()
+    page.locator("#model-line").get_by_text("parameters").wait_for()
     _picture(page, folder, "gridmask")
     _open(page, "Sensitivity")
     page.locator("#scan-table tbody tr").first.wait_for()

@@ -19,8 +19,8 @@ from compression.cli.common import (
     SourceOption,
     exact,
     progress_bar,
+    settings_target,
     show,
-    target,
 )
 from compression.data import load_cifar10
 from compression.files import without_folders
@@ -54,8 +54,7 @@ def allocate_command(
         max_drop = real("max_drop", max_drop, 0, 100, "points")
         goal = f"--max-drop {exact(max_drop)}"
         max_drop /= 100
-    if settings is not None:
-        settings = target(settings)
+    settings = settings_target(settings)
     command = f"python -m compression allocate {without_folders(checkpoint)} {goal} "
     command += f"--settings {without_folders(settings)} " if settings else ""
     command += f"--images {images} --source {load_cifar10('validation', source, data).source}"

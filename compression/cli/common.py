@@ -136,6 +136,13 @@ def target(out: Path) -> Path:
     return out
 
 
+def settings_target(settings: Path | None) -> Path | None:
+    """Where measured settings are, or are to be written (`target`), `~` as the home folder."""
+    if settings is None or at_home(settings).is_file():
+        return settings and at_home(settings)
+    return target(settings)
+
+
 def exact(number: float) -> str:
     """A number as a recorded command gives it: short where that is the same number."""
     short = f"{number:g}"

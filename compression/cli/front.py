@@ -14,6 +14,7 @@ from compression.cli.common import (
     JsonOption,
     SettingsOption,
     SourceOption,
+    settings_target,
     show,
     target,
 )
@@ -47,7 +48,7 @@ def front_command(
     stored = load_stored(checkpoint)
     name = without_folders(checkpoint)
     command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
-    out = target(out)
+    out, settings = target(out), settings_target(settings)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = stored.unfolded(sets["train"].images).model
     command += f"--seed {seed} --source {sets['test'].source} "

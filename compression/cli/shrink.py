@@ -19,7 +19,7 @@ from compression.cli.common import (
 )
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
-from compression.files import without_folders, write_json
+from compression.files import at_home, without_folders, write_json
 from compression.hardware import machine_record
 from compression.inputs import InputError, real, shown
 from compression.packing import save_packed
@@ -80,7 +80,7 @@ def shrink_command(
     json_output: JsonOption = False,
 ) -> None:
     """Train with rounded weights until the file has the size, then the levels alone; measure."""
-    out = packed_target(out)
+    out, start = packed_target(out), start and at_home(start)
     if results is not None:
         results = target(results)
     on = None if epochs or centroid_epochs else torch.device("cpu")  # where nothing is trained

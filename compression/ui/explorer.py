@@ -63,9 +63,9 @@ class Explorer:
         self.preset = DEFAULT_PRESET
         self.packed = packed_files()
         self._files: dict[str, str | Path] = dict(self.packed)
-        if start not in SHIPPED:  # called by its name alone: visitors are not to see folders
+        if start not in SHIPPED:  # called by its file's name: visitors are not to see folders
             self.preset = compression.load_stored(start).model.preset
-            self._files[Path(start).stem], start = start, Path(start).stem
+            self._files[Path(start).name], start = start, Path(start).name
         self.start = start
         self._lock = threading.RLock()
         self._measuring = threading.Lock()

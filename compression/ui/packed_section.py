@@ -22,7 +22,8 @@ LEAD = (
     "Formulas are promises; this is the file. Each layer's codes go through an entropy coder, so a "
     "frequent value, such as the zero of a pruned layer, costs a fraction of a bit. The file loads "
     "back to the same weights bit for bit, here or with <code>python -m compression unpack</code>. "
-    "The server keeps it for an hour. It holds the model that you made last, pruned or quantized."
+    "The server keeps it for an hour or two. It holds the model that you made last, pruned or "
+    "quantized."
 )
 PRESS = "Make the file"
 EMPTY = f'No file yet. Prune or quantize a model, then press "{PRESS}".'
@@ -121,7 +122,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.St
     shown = gr.Dropdown(
         [WHOLE], value=WHOLE, label="Ways to store", visible=False, elem_id="packed-shown",
         info="What each way would take. Light: what it saves (green) or adds (orange) against the "
-        "one above it. Point at a bar to see how it counts.",
+        "way before it (gzip stands there to compare). Point at a bar to see how it counts.",
     )  # fmt: skip
     with gr.Row():
         ladder = gr.Plot(label="Ways to store it", show_label=False, visible=False, min_width=320)

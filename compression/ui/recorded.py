@@ -15,7 +15,7 @@ def read_metadata(name: str) -> dict[str, Any]:
     """The metadata of a shipped checkpoint, out of its header alone (the first file's)."""
     whole = ASSETS / "checkpoints" / f"{name}.safetensors"
     shards = sorted(whole.parent.glob(f"{whole.stem}-1-of-*.safetensors"))
-    with (shards[0] if shards else whole).open("rb") as file:
+    with (whole if whole.is_file() else shards[0]).open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = json.loads(file.read(length))["__metadata__"]
     return {key: json.loads(value) for key, value in raw.items() if key != "format"}

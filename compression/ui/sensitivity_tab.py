@@ -9,7 +9,7 @@ import gradio as gr
 import compression
 from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
-from compression.ui import downloads, html, plots
+from compression.ui import downloads, html, plots, recorded
 from compression.ui.cancelling import cancel_by, cancelled
 from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound, guarded
@@ -73,7 +73,7 @@ def run_scan(
     text = f"{progress.whole} points on {len(images):,} validation images in "
     text += f"{progress.seconds:.1f} s, computed in {resolved}"
     # A recorded scan is in float32, and answers for that and for auto.
-    known = precision != "bfloat16"
+    known = precision != "bfloat16" and recorded.scan_file(session.start.partition(":")[2])
     text += ", or taken from the recorded scan where it has them." if known else "."
     if resolved != "float32":
         text += " Choose float32 and scan again to have every point in full precision."

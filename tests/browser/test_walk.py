@@ -122,6 +122,7 @@ def test_scan_streams_points_and_can_be_cancelled(new_visitor):
     page.get_by_role("button", name="Scan", exact=True).click()
     page.locator("#scan-status").get_by_text("of 81 points").wait_for()
     page.locator("#scan-status").get_by_text("200 validation images in").wait_for()
+    page.locator("#scan-status").get_by_text("or taken from the recorded scan").wait_for()
     page.get_by_label("number input for Validation images").fill("2000")
     page.get_by_role("button", name="Scan", exact=True).click()
     page.locator("#scan-status").get_by_text("of 81 points").wait_for()
