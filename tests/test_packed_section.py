@@ -68,11 +68,11 @@ def test_each_layers_bar_says_its_bits_a_weight_and_how_much_is_not_zero(packed,
         taken = sum(part.nbytes for key, part in stored.items() if key.startswith(f"{name}."))
         count, kept = module.weight.numel(), int(module.weight.count_nonzero())
         assert bar.y[place] == taken / 1024
-        assert bar.text[place] == f"{8 * taken / count:.2f} bits"
+        assert bar.text[place] == f"{8 * taken / count:.1f}"
         assert list(bar.customdata[place]) == [4, pytest.approx(100 * kept / count), count]
     shares = [share for _, share, _ in bar.customdata]
     assert shares[0] == 100 and max(shares[1:]) < 20.1
-    assert "%{text} a weight" in bar.hovertemplate
+    assert "%{text} bits a weight" in bar.hovertemplate
     assert "%{customdata[1]:.1f} % not zero" in bar.hovertemplate
 
 

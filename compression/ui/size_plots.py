@@ -62,8 +62,11 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
         ticktext=[f"{tick:,}" if tick >= 1 else f"{tick:g}" for tick in ticks],
     )  # fmt: skip
     count = len(rungs)
-    figure.update_yaxes(range=[count - 0.6, -0.9], showticklabels=False, gridcolor="rgba(0,0,0,0)")
-    figure.update_layout(bargap=0.3, barmode="overlay")
+    figure.update_yaxes(
+        range=[count - 0.6, -0.9], showticklabels=False, gridcolor="rgba(0,0,0,0)", title=None,
+        automargin=False,  # a phone needs all of the width
+    )  # fmt: skip
+    figure.update_layout(bargap=0.3, barmode="overlay", margin={"l": 16})
     return figure
 
 
@@ -74,15 +77,17 @@ def layer_bytes(info: "PackedInfo") -> go.Figure:
         x=[layer.name for layer in info.layers],
         y=[layer.total_bytes / 1024 for layer in info.layers],
         marker={"color": PALETTE[0]},
-        text=[f"{8 * layer.total_bytes / layer.weights:.2f} bits" for layer in info.layers],
+        text=[f"{8 * layer.total_bytes / layer.weights:.1f}" for layer in info.layers],
         textposition="outside",
+        constraintext="none",  # else it shrinks with the bars, on a phone until nobody can read it
+        textangle=0,
         cliponaxis=False,
         customdata=[
             (layer.bits, 100 * layer.nonzeros / layer.weights, layer.weights)
             for layer in info.layers
         ],
         hovertemplate=(
-            "%{x}: %{y:.1f} KiB, %{text} a weight<br>%{customdata[2]:,} weights, "
+            "%{x}: %{y:.1f} KiB, %{text} bits a weight<br>%{customdata[2]:,} weights, "
             "%{customdata[1]:.1f} % not zero, %{customdata[0]} bits nominal<extra></extra>"
         ),
         showlegend=False,
