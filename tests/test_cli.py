@@ -15,7 +15,6 @@ import compression.cli.download as download_module
 import compression.cli.train as train_module
 from compression import runs
 from compression.__main__ import app, main
-from compression.cli import common
 from compression.data import load_cifar10
 from compression.download import DownloadProgress
 from compression.evaluation import evaluate
@@ -223,19 +222,6 @@ def test_a_name_that_would_fail_after_training_is_refused_before(
 ):
     status, _, errors = run_main(monkeypatch, capfd, "train", tmp_path / name)
     assert (status, errors.count("\n")) == (2, 1) and errors.startswith(f"Error: {text}")
-
-
-def test_a_home_that_the_shell_left_alone_is_the_users(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert common.checkpoint_target(Path("~/a/net.safetensors")) == tmp_path / "a/net.safetensors"
-    assert common.packed_target(Path("~/p.safetensors")) == tmp_path / "p.safetensors"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    kept = tmp_path / "s.json"
-    assert common.settings_target(None) is None
-    for _ in range(2):  # without the file, and with it
-        assert common.settings_target(Path("~/s.json")) == kept
-        kept.write_text("{}")
 
 
 @pytest.mark.parametrize("name", ["net.pt", "folder.safetensors", "."])

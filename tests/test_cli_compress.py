@@ -1,6 +1,7 @@
 """The commands prune and quantize: what they write and what they say, against the functions behind
 them, on a tiny network and a few images."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -145,8 +146,9 @@ def test_an_unpacked_models_batch_norm_is_taken_apart_first(command, tiny_networ
     """Folded, nothing of it would be left to recalibrate."""
     names = ("packed", "unpacked", "plain", "again")
     packed, unpacked, plain, again = (tmp_path / f"{name}.safetensors" for name in names)
-    torch.nn.init.uniform_(tiny_network.conv1.norm.bias)  # as if it were trained
-    save_packed(quantize(tiny_network, 6), packed)
+    trained = copy.deepcopy(tiny_network)
+    torch.nn.init.uniform_(trained.conv1.norm.bias)  # as a network's that is trained
+    save_packed(quantize(trained, 6), packed)
     done = CliRunner().invoke(app, ["unpack", str(packed), str(unpacked)])
     assert done.exit_code == 0, (done.output, done.exception)
     options, smaller = SMALLER[command]

@@ -138,9 +138,10 @@ def target(out: Path) -> Path:
 
 def settings_target(settings: Path | None) -> Path | None:
     """Where measured settings are, or are to be written (`target`), `~` as the home folder."""
-    if settings is None or at_home(settings).is_file():
-        return settings and at_home(settings)
-    return target(settings)
+    if settings is None:
+        return None
+    known = at_home(settings)
+    return known if known.is_file() else target(settings)
 
 
 def exact(number: float) -> str:
