@@ -6,6 +6,7 @@ A mistake in what was asked for ends in one line on standard error and exit stat
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from compression.cli.allocate import allocate_command
 from compression.cli.compress import prune_command, quantize_command
@@ -47,10 +48,17 @@ app.command("download")(download_command)
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:  # a wrong word or type on the command line
+        _refuse(error.format_message())  # empty without any word: the help is shown already
     except (InputError, OSError) as error:  # OSError: a full disk, a folder without permission
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> None:
+    if why:
+        typer.echo(f"Error: {' '.join(why.splitlines())}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
