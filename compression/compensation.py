@@ -157,29 +157,30 @@ class Elimination:
         """The layer with codes for the rows (out, d) that are wanted, its codebook as it is; and
         the values (out, d) that were rounded: each weight with what those before it left."""
         rule, root = rule.to(wanted.device), self._root
-        rows = wanted[:, self._order]
-        zero = layer.zero_code or 0
-        kept = None
-        if mask is not None and layer.zero_code is not None:
-            kept = mask.flatten(1).to(rows.device)[:, self._order]
-        codes = torch.empty(rows.shape, dtype=torch.long, device=rows.device)
-        for start in range(0, rows.shape[1], _BLOCK):
-            part = slice(start, min(start + _BLOCK, rows.shape[1]))
-            block, within = rows[:, part].clone(), root[part, part]
-            errors = torch.empty_like(block)
-            for j in range(block.shape[1]):
-                value = block[:, j].contiguous()
-                found = rule(value)
-                if kept is not None:
-                    found = found.masked_fill(~kept[:, start + j], zero)
-                codes[:, start + j] = found
-                errors[:, j] = (value - layer.codebook[found]) / within[j, j]
-                block[:, j + 1 :] -= errors[:, j, None] * within[j, j + 1 :]
-            rows[:, part.stop :] -= errors @ root[part, part.stop :]
-            rows[:, part] = block
-        place = self._order.argsort()
-        indices = codes[:, place].to(torch.uint8).view(layer.indices.shape)
-        return replace(layer, indices=indices), rows[:, place]
+        limits, levels = rule.limits(wanted.dtype), layer.codebook[rule.codes]
+        inputs = wanted.T[self._order].contiguous()  # (d, out): an input's weights side by side
+        zero, dropped = layer.zero_code, None
+        if mask is not None and zero is not None:
+            dropped = ~mask.flatten(1).T[self._order].to(inputs.device)
+        places = torch.empty(inputs.shape, dtype=torch.long, device=inputs.device)
+        for start in range(0, len(inputs), _BLOCK):
+            stop = min(start + _BLOCK, len(inputs))
+            block, within = inputs[start:stop], root[start:stop, start:stop]
+            errors, scales = torch.empty_like(block), within.diagonal().tolist()
+            for j, (value, place) in enumerate(zip(block, places[start:stop], strict=True)):
+                torch.bucketize(value, limits, out=place)
+                rounded = levels.index_select(0, place)
+                if dropped is not None:
+                    rounded.masked_fill_(dropped[start + j], 0.0)
+                torch.div(value - rounded, scales[j], out=errors[j])
+                block[j + 1 :].addr_(within[j, j + 1 :], errors[j], alpha=-1)
+            inputs[stop:].addmm_(root[start:stop, stop:].T, errors, alpha=-1)
+        codes = rule.codes[places]
+        if dropped is not None and zero is not None:
+            codes.masked_fill_(dropped, zero)
+        back = self._order.argsort()
+        indices = codes[back].T.to(torch.uint8).contiguous().view(layer.indices.shape)
+        return replace(layer, indices=indices), inputs[back].T.contiguous()
 
 
 def nearest_rule(layer: QuantizedLayer) -> Rule:
@@ -210,8 +211,14 @@ def _moments(
 
 def _patches(step: Step, x: Tensor, chosen: Tensor) -> Tensor:
     """(n * places, d): what a row of the kernel is multiplied by at the chosen places."""
-    unfolded = functional.unfold(x, step.weight.shape[-1], padding=1)  # (n, d, places)
-    return unfolded[:, :, chosen].transpose(1, 2).flatten(0, 1)
+    kernel, wide = step.weight.shape[-1], x.shape[3] + 2  # with a zero on either side
+    corner = chosen // x.shape[3] * wide + chosen % x.shape[3]
+    row = torch.arange(kernel, device=x.device)
+    within = (row[:, None] * wide + row).flatten()  # (kernel^2,), from the corner on
+    padded = functional.pad(x, (1, 1, 1, 1)).flatten(2)  # (n, c, places)
+    picked = padded[:, :, (corner[:, None] + within).flatten()]
+    parts = picked.unflatten(2, (len(chosen), -1))  # (n, c, chosen, kernel^2)
+    return parts.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _inverse_root(moments: Tensor) -> Tensor:

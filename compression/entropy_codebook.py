@@ -49,14 +49,15 @@ class Rule:
         """(n,) int64: which of `codes` each of (n,) values gets."""
         if len(self.thresholds) > _FEW or len(values) < _MANY:
             return torch.bucketize(values.double(), self.thresholds)
+        # 3 times as fast as a search in each value
         found = torch.zeros(len(values), dtype=torch.uint8, device=values.device)
-        for threshold in self._limits(values):  # 3 times as fast as a search in each value
+        for threshold in self.limits(values.dtype).tolist():
             found += values > threshold
         return found.long()
 
     def others(self, values: Tensor, place: int) -> Tensor:
         """(m,) int64, ascending: which of (n,) values get another code than codes[place]."""
-        limits = self._limits(values)
+        limits = self.limits(values.dtype).tolist()
         other = torch.zeros(len(values), dtype=torch.bool, device=values.device)
         if place < len(limits):
             other |= values > limits[place]
@@ -64,13 +65,11 @@ class Rule:
             other |= values <= limits[place - 1]
         return other.nonzero().flatten()
 
-    def _limits(self, values: Tensor) -> list[float]:
-        """The thresholds such that values are above the same ones, in the values' own type."""
-        if values.dtype == torch.float64:
-            return self.thresholds.tolist()
-        near = self.thresholds.to(values.dtype)
+    def limits(self, dtype: torch.dtype) -> Tensor:
+        """(M - 1,) thresholds in the values' own type, such that values are above the same ones."""
+        near = self.thresholds.to(dtype)
         below = torch.nextafter(near, near.new_tensor(-math.inf))
-        return torch.where(near.double() > self.thresholds, below, near).tolist()
+        return torch.where(near.double() > self.thresholds, below, near)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,8 @@ CHEAPEST, DEAREST = 1e-16, 1.0  # nats for a bit: all levels that there may be, 
 _SEARCH_IMAGES = 128  # by which the price is looked for, before all images are
 _SEARCH_ROUNDS = 4
 _SEARCHED = 0.03  # of the budget: near enough with few images
-_SLOPE = -0.55  # bytes go about as this power of the price, -0.4 to -0.75
+_SLOPE = -0.55  # bytes go about as this power of the price, -0.3 to -0.75 where bits are few
+_SLOPES = -2.0, -0.2  # what two trials may say of it
 _ROUNDS = 10
 _USED = 0.99  # of the budget: near enough
 
@@ -141,11 +142,13 @@ def fit_entropy_by_trial(
     else:
         price = real("first_price", first_price, CHEAPEST, DEAREST, "nats for a bit")
     rounds = _SEARCH_ROUNDS if len(images) > _SEARCH_IMAGES and first_price is None else 0
+    before: tuple[float, int] | None = None
     for _ in range(rounds):
         size = tried(price, _SEARCH_IMAGES)[1]
         if abs(math.log(size / budget)) < _SEARCHED or (size < budget and price == CHEAPEST):
             break
-        price = _moved(price, size, budget)
+        price, before = _moved(price, size, budget, before), (price, size)
+    before = None  # with fewer images there are other bytes
     best: QuantizedModel | None = None
     best_bytes, over, under = 0, 0.0, math.inf  # prices known to be too low, and high enough
     for number in range(_ROUNDS):
@@ -159,9 +162,9 @@ def fit_entropy_by_trial(
         near = _USED * budget <= size <= budget or over >= _USED * under
         if near or (size <= budget and price == CHEAPEST):
             break
-        price = _moved(price, size, (1 + _USED) / 2 * budget)
-        if under == math.inf and number > 1:  # weights in few places: bytes fall by steps
-            price = min(DEAREST, max(price, over * 2 ** (number - 1)))
+        price, before = _moved(price, size, (1 + _USED) / 2 * budget, before), (price, size)
+        if under == math.inf and number > 2:  # weights in few places: bytes fall by steps
+            price = min(DEAREST, max(price, over * 2 ** (number - 2)))
         if not over < price < under:  # stay between what is known
             price = math.sqrt(over * under)
 
@@ -184,9 +187,16 @@ def price_for(
     return CHEAPEST if low == math.log10(CHEAPEST) else 10**high
 
 
-def _moved(price: float, size: int, wanted: float) -> float:
-    """The price at which about the wanted bytes are to be had, where this one gave `size`."""
-    return min(DEAREST, max(CHEAPEST, price * (wanted / size) ** (1 / _SLOPE)))
+def _moved(
+    price: float, size: int, wanted: float, before: tuple[float, int] | None = None
+) -> float:
+    """The price at which about the wanted bytes are to be had, where this one gave `size`; another
+    price with its size, tried before, tells how steeply they fall."""
+    slope = _SLOPE
+    if before is not None and before[0] != price:
+        found = math.log(size / before[1]) / math.log(price / before[0])
+        slope = min(_SLOPES[1], max(_SLOPES[0], found))
+    return min(DEAREST, max(CHEAPEST, price * (wanted / size) ** (1 / slope)))
 
 
 def _codings(

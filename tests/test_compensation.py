@@ -1,5 +1,7 @@
 """Codes that make up for each other, against elimination one weight at a time written out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from compression.compensation import (
     Coding,
     Elimination,
     Moments,
+    _patches,
     compensated_layer,
     nearest_rule,
     quantize_compensated,
@@ -72,6 +75,15 @@ def test_codes_are_those_of_elimination_written_out(pruned):
     assert bool((nearest == found.indices)[slice(None) if mask is None else mask].all())
     if pruned:
         assert torch.equal(found.weight() != 0, mask)
+
+
+def test_what_a_kernel_sees_at_chosen_places_is_what_unfolding_gives():
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(3, 5, 6, 8, generator=generator)
+    step = SimpleNamespace(weight=torch.zeros(2, 5, 3, 3))
+    chosen = torch.tensor([0, 7, 21, 40, 47, 8])  # corners, edges and the inside
+    unfolded = torch.nn.functional.unfold(x, 3, padding=1)[:, :, chosen]
+    assert torch.equal(_patches(step, x, chosen), unfolded.transpose(1, 2).flatten(0, 1))
 
 
 def test_inputs_that_have_nothing_in_common_leave_the_nearest_codes():
