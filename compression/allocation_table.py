@@ -4,8 +4,9 @@ Bytes: a layer of n weights with a share s of zeros takes n * (h(s) + (1 - s) * 
 codebook, where h is the entropy of a coin of bias s and H that of the kept weights' codes, as the
 packed file stores them. Cost: the measured divergence at that sparsity, and that at those bits
 times how much less squared error the codebook has among the kept weights alone: noise of rounding
-and of pruning are apart, so that their divergences add. H and the errors are taken by k-means on a
-some thousand quantiles of the layer's weights.
+and of pruning are apart, so that their divergences add. Where a layer has no more values than the
+width has (it was quantized before), what an error costs is taken from the next lower width. H and
+the errors are taken by k-means on some thousand quantiles of the layer's weights.
 """
 
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from compression.resnet9 import prunable_layers
 
 _QUANTILES = 8192
 _FINEST = 1e-7  # nats; a divergence below it is rounding
+_EXACT = 1e-9  # of the weights' squares: less squared error than any codebook of other weights has
 Floats = NDArray[np.float64]
 
 
@@ -88,11 +90,17 @@ def _layer_table(name: str, weights: NDArray[np.float32], points: list[SettingPo
     pruned[0] = 0.0
     known = np.array(sorted({0.0, *levels[1::3], levels[-1]}))
     sizes, costs = [_float_bytes(len(weights), sparsities)], [pruned]
+    nats = 0.0  # for a squared error of 1
     for bits, rounding in widths:
         entropy, error = _rounding(weights, bits, known)
         coded = _entropy(sparsities) + (1 - sparsities) * np.interp(sparsities, known, entropy)
         sizes.append(len(weights) * coded / 8 + 5 * 2**bits)
-        costs.append(pruned + rounding * np.interp(sparsities, known, error / error[0]))
+        if exact := error[0] <= _EXACT * float(np.square(weights, dtype=np.float64).mean()):
+            error = error - error[0]
+        else:
+            nats = rounding / error[0]
+        added = nats * np.interp(sparsities, known, error) + (rounding if exact else 0.0)
+        costs.append(pruned + added)
     return LayerTable(
         name,
         len(weights),
@@ -114,7 +122,7 @@ def _entropy(share: Floats) -> Floats:
 
 
 def _rounding(weights: NDArray[np.float32], bits: int, sparsities: Floats) -> tuple[Floats, Floats]:
-    """(S,) bits of a kept weight's code, and (S,) squared error, over all weights' number."""
+    """(S,) bits of a kept weight's code, and (S,) squared error of a weight, kept or not."""
     ordered = np.sort(weights)
     ordered = ordered[np.linspace(0, len(ordered) - 1, min(_QUANTILES, len(ordered))).astype(int)]
     by_size = np.argsort(np.abs(ordered), kind="stable")
@@ -129,5 +137,5 @@ def _rounding(weights: NDArray[np.float32], bits: int, sparsities: Floats) -> tu
         centroids, labels = kmeans_1d(kept, levels)
         shares = np.bincount(labels) / len(labels)
         entropies.append(float(-(shares * np.log2(shares)).sum()))
-        errors.append(squared_error(kept, centroids, labels))
+        errors.append(squared_error(kept, centroids, labels) / len(ordered))
     return np.array(entropies), np.maximum(np.array(errors), 1e-30)

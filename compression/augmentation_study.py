@@ -18,6 +18,7 @@ from compression.presets import PRESETS
 from compression.recipes import RECIPES, TrainConfig
 from compression.recorded_machine import machine_text
 from compression.resnet9 import build_model
+from compression.resume import machines_of
 from compression.study_records import WAYS, StudyRun, load_study
 from compression.training import train
 
@@ -95,6 +96,7 @@ def _trained(
     model, recipe = build_model(config.preset, seed=seed), config.recipe(way, seed)
     run = train(model, sets["train"], sets["validation"], recipe, resume=resume)
     last = next(result for result in run if result.epoch == config.epochs)
+    records = machines_of(resume) or [record]  # of a run that was gone on with, several
     found = evaluate(last.best_model, sets["test"].images, sets["test"].labels)
     return StudyRun(
         way,
@@ -104,6 +106,6 @@ def _trained(
         found.total,
         sum(row["seconds"] for row in last.history),
         tuple(row["accuracy"] for row in last.history),
-        machine_text(record),
-        str(record["commit"]),
+        "; ".join(dict.fromkeys(map(machine_text, records))),
+        "; ".join(dict.fromkeys(str(each["commit"]) for each in records)),
     )

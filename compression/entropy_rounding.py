@@ -54,6 +54,7 @@ class EntropyRounding(Constraint):
     ) -> None:
         self.model, self.price, self._solved = model, price, price
         self._budget, self._shrinking, self._step = budget, shrinking, 0
+        self._falling = shrinking
         weights = prunable_layers(model)
         self._rounded = {
             name: _Rounded(weights[name].weight, layer, worth[name])
@@ -91,9 +92,10 @@ class EntropyRounding(Constraint):
         self.round_()
 
     @torch.no_grad()
-    def go_on_at(self, dearest: float, size: float) -> None:
+    def go_on_at(self, dearest: float, size: float, falling: int) -> None:
         """Begin with weights that are levels already: at the highest price, `dearest` at most, that
-        leaves them `size` bytes."""
+        leaves them `size` bytes; falling: steps in which the budget falls from there."""
+        self._falling = falling
         self._solved = self.price = self._prices(size, CHEAPEST, dearest, _ALL_HALVINGS)[0]
         self.round_()
 
@@ -144,7 +146,7 @@ class EntropyRounding(Constraint):
 
     def identity(self) -> list[Tensor]:
         """What is behind the weights, and how the size falls."""
-        falls = [self._budget(step) for step in range(self._shrinking + 1)]
+        falls = [self._budget(step) for step in range(self._falling + 1)]
         behind = [rounded.latent for rounded in self._rounded.values()]
         return [torch.tensor(falls, dtype=torch.float64), *behind]
 

@@ -109,7 +109,7 @@ def train_entropy(
             rounding = EntropyRounding(copied, layers, worth, price, budget, falling)
         else:  # levels are not found anew: weights that lie in few places would get too few
             rounding = EntropyRounding(copied, layers, worth, CHEAPEST, budget, 0)
-            rounding.go_on_at(price, _HELD * at_first)
+            rounding.go_on_at(price, _HELD * at_first, falling)
         bound[:] = [rounding]
         return rounding
 

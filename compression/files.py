@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside, then put in their place."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -57,6 +58,15 @@ def read_record(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path.name} must be a record {what}, got {shown(content)}.")
     return content
+
+
+def finite(content: Any) -> Any:
+    """The content with None for each number that JSON has no word for: NaN and infinity."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_json(path: Path, content: Any) -> None:

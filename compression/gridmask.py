@@ -50,9 +50,10 @@ def grid_mask(
     """One mask, (height, width) float32 of 0 (deleted) and 1 (kept).
 
     d: unit in pixels, 1..4096; ratio: stripe width over d, 0..1; delta_x, delta_y: offsets in
-    pixels to the right and down; angle: degrees counter-clockwise about the image's centre
-    ((height-1)/2, (width-1)/2). At angle 0, pixel (i, j) is kept if (i - delta_y) mod d < l or
-    (j - delta_x) mod d < l. `invert` keeps the squares instead. Raises InputError out of range.
+    pixels along the grid, right and down before it is turned; angle: degrees counter-clockwise
+    about the image's centre ((height-1)/2, (width-1)/2). At angle 0, pixel (i, j) is kept if
+    (i - delta_y) mod d < l or (j - delta_x) mod d < l. `invert` keeps the squares instead.
+    Raises InputError out of range.
     """
     height = whole("height", height, 1, MAX_SIDE, "pixels")
     width = whole("width", width, 1, MAX_SIDE, "pixels")

@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,7 +117,8 @@ def load_packed(path: str | os.PathLike[str]) -> ResNet9:
 
 
 def load_packed_parts(path: str | os.PathLike[str]) -> tuple[QuantizedModel, dict[str, Any]]:
-    """The network with its quantized layers and masks (where it has zeros), and the metadata."""
+    """The network with its quantized layers and masks (where it has zeros, which are taken for
+    pruned weights), and the metadata."""
     file = PackedFile(at_home(path))
     model = build_model(file.preset)
     file.check_parts(prunable_layers(model))
@@ -124,10 +126,10 @@ def load_packed_parts(path: str | os.PathLike[str]) -> tuple[QuantizedModel, dic
     masks: dict[str, Tensor] = {}
     for name, module in prunable_layers(model).items():
         weight, quantized = file.layer(name, tuple(module.weight.shape))
-        if quantized is not None:
-            layers[name] = quantized
         if (weight == 0).any():
             masks[name] = weight != 0
+        if quantized is not None:
+            layers[name] = _with_zero_code(quantized) if name in masks else quantized
         module.weight.data = weight
     set_vectors_(model, file.vectors(vector_count(model)))
     return QuantizedModel(model.eval(), layers, masks), file.about
@@ -156,6 +158,13 @@ def inspect_packed(path: str | os.PathLike[str]) -> PackedInfo:
         parameters=count_parameters(model),
         gzip_bytes=gzipped,
     )
+
+
+def _with_zero_code(layer: QuantizedLayer) -> QuantizedLayer:
+    """The layer, one of whose values is zero, with that one's code as the zero code."""
+    if layer.zero_code is not None:
+        return layer
+    return replace(layer, zero_code=int((layer.codebook == 0).nonzero()))
 
 
 def _quantized_tensors(layer: QuantizedLayer, weight: Tensor) -> Tensors:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compression.data import ImageSet
 from compression.evaluation import Complexity, Evaluation, Latency, evaluate, measure_complexity
+from compression.files import finite
 from compression.inputs import InputError
 from compression.packing import pack
 from compression.quantization import QuantizedLayer, QuantizedModel
@@ -140,7 +141,7 @@ def to_json(variants: Sequence[Variant]) -> str:
             for report in variant.evaluation.per_class
         }
         rows.append(row_of(variant) | {"classes": classes})
-    return json.dumps(rows, indent=2)
+    return json.dumps(finite(rows), indent=2, allow_nan=False)
 
 
 def to_csv(variants: Sequence[Variant]) -> str:

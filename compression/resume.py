@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compression.checkpoint import save_tensors
 from compression.constraints import Constraint
 from compression.files import replacing
+from compression.hardware import machine_record
 from compression.inputs import InputError, shown
 from compression.optimizer import restore_optimizers, save_optimizers
 
@@ -33,11 +34,13 @@ class ResumeFile:
     holds, best weights, progress.
 
     Written beside itself and renamed, so a kill while writing leaves the epoch before. It goes
-    with one recipe and one start: the digest of what `digest_of` was given.
+    with one recipe and one start: the digest of what `digest_of` was given. It tells on what the
+    run has been computed so far (`machines_of`).
     """
 
     def __init__(self, path: Path, recipe: dict[str, Any], start: str) -> None:
         self.path, self.recipe, self.start = path, json.dumps(recipe, sort_keys=True), start
+        self._machines: list[dict[str, Any]] = [machine_record()]
 
     def exists(self) -> bool:
         """Whether there is a state to go on from."""
@@ -59,6 +62,7 @@ class ResumeFile:
             for name, value in source.state_dict().items():
                 tensors[f"{prefix}.{name}"] = value.contiguous()
         metadata = {"recipe": self.recipe, "start": self.start}
+        metadata["machines"] = json.dumps(self._machines)
         with replacing(self.path) as beside:
             save_tensors(tensors, beside, metadata | {"progress": json.dumps(asdict(progress))})
 
@@ -75,6 +79,8 @@ class ResumeFile:
             if metadata[name] != mine:
                 what = {"recipe": "recipe", "start": "model, masks, images and teacher"}[name]
                 raise self._error(f"of this {what}", "another one")
+        before = [each for each in _machines(metadata) if each not in self._machines]
+        self._machines = [*before, *self._machines]
         groups: dict[str, dict[str, Tensor]] = {
             "model": {}, "best": {}, "optimizer": {}, "constraint": {}
         }  # fmt: skip
@@ -110,6 +116,19 @@ class ResumeFile:
     def remove(self) -> None:
         """The run has ended: nothing to go on from."""
         self.path.unlink(missing_ok=True)
+
+
+def machines_of(path: Path) -> list[dict[str, Any]]:
+    """On what the run of a file has been computed so far, the last one last; none where there is no
+    file."""
+    if not path.is_file():
+        return []
+    with safe_open(path, "pt", device="cpu") as file:
+        return _machines(file.metadata() or {})
+
+
+def _machines(metadata: dict[str, str]) -> list[dict[str, Any]]:
+    return json.loads(metadata.get("machines", "[]"))
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:

@@ -19,6 +19,7 @@ from compression.inputs import InputError, choice
 from compression.model import ResNet9, build_model, load_checkpoint, save_checkpoint
 from compression.recalibration import recalibrate_batch_norm
 from compression.recipes import RECIPES, TrainConfig
+from compression.resume import machines_of
 from compression.training import EpochResult, train
 
 
@@ -148,6 +149,8 @@ def _epochs(
     ):
         if result.epoch == config.epochs:  # until this is done, the run can still be resumed
             record |= _outcome(result, earlier, sets["test"])
+            if before := machines_of(resume)[:-1]:  # the run was gone on with here
+                record["earlier_machines"] = before
             save_checkpoint(cast(ResNet9, result.best_model), out, record)
         yield result
 
@@ -162,14 +165,15 @@ def _first_weights(
     if loaded.model.preset != preset:
         raise InputError(f"start must be a {preset}, got a {loaded.model.preset}.")
     before = dict(loaded.metadata)
-    return loaded.model, [*before.pop("earlier", []), before]
+    earlier = before.pop("earlier", [])
+    return loaded.model, [*(earlier if isinstance(earlier, list) else []), before]
 
 
 def _outcome(
     result: EpochResult, earlier: list[dict[str, Any]], test_set: ImageSet
 ) -> dict[str, Any]:
     """What a finished run says of itself, and the one final accuracy on the test images."""
-    curves = list(earlier[-1].get("curves", [])) if earlier else []
+    curves = _curves(earlier[-1]) if earlier else []
     done = len(curves)
     curves += [row | {"epoch": done + row["epoch"]} for row in result.history]
     return {
@@ -181,9 +185,19 @@ def _outcome(
     }
 
 
+def _curves(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each epoch in a checkpoint's record, or none: a stranger's may hold anything."""
+    rows = record.get("curves")
+    sound = isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("seconds"), int | float) for row in rows
+    )
+    return list(rows) if sound else []  # pyright: ignore[reportArgumentType]
+
+
 def _measured_anew(record_of: Checkpoint, model: nn.Module, test_set: ImageSet) -> dict[str, Any]:
     """What replaces a record's accuracy on the test images, and how many those were."""
-    data = record_of.metadata.get("data", {})
+    data = record_of.metadata.get("data")
+    data = data if isinstance(data, dict) else {}
     return {"data": {**data, "test": len(test_set)}, **_on_test(model, test_set)}
 
 

@@ -15,97 +15,26 @@ from typing import Any
 
 from torch import nn
 
-from compression.centroids import CentroidConfig, train_centroids
+from compression.centroids import train_centroids
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import ImageSet
 from compression.ensemble import as_one
 from compression.entropy_quantization import fit_entropy
 from compression.entropy_training import train_entropy
 from compression.files import read_record, write_json
+from compression.hardware import machine_record
 from compression.inference import count_correct
-from compression.inputs import InputError, real, whole_field
+from compression.inputs import InputError
 from compression.packing import description_bytes
 from compression.quantization import QuantizedModel
 from compression.recalibration import recalibrate_batch_norm
-from compression.recipes import TrainConfig
 from compression.resnet9 import ResNet9
 from compression.scan_cache import weights_digest
+from compression.shrink_config import ShrinkConfig
 from compression.stored import StoredModel, of_checkpoint
 
 Notify = Callable[[str], None]
-# SGD, since Muon's steps are as long where the gradient is noise, and turn codes over: resnet9-s in
-# 219 kB was farther from its teacher after ten epochs of it than after three of SGD.
-_BATCH, _WARMUP = 128, 0.1
-_OF_LEARNING = (
-    "learning_rate conv_learning_rate shrinking first_ratio worth_power compensate draws".split()
-)
-_ABOUT, _KEPT = "run.json", "rounded.safetensors"
-
-
-@dataclass(frozen=True)
-class ShrinkConfig:
-    """max_bytes: of the packed file; epochs of learning through the rounding, 0 for none, from
-    first_ratio times that size, with shrinking and worth_power (`train_entropy`); centroid_epochs
-    of the levels alone, 0 for none; learning rates as in TrainConfig (sgd_lr, sgd_conv_lr) and
-    CentroidConfig (learning_rate); compensate: whether learning begins where rounding errors make
-    up for each other, as they do without epochs; compensation_images: training images for that;
-    recalibration_images: those on which batch norm is re-estimated; draws: as in TrainConfig, of
-    learning through the rounding."""
-
-    max_bytes: float
-    epochs: int = 8
-    learning_rate: float = 0.01
-    conv_learning_rate: float | None = None
-    shrinking: float = 0.5
-    first_ratio: float = 1.5
-    worth_power: float = 0.75
-    centroid_epochs: int = 3
-    centroid_lr: float = 0.3
-    compensate: bool = False
-    compensation_images: int = 512
-    recalibration_images: int = 5000
-    draws: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        real("max_bytes", self.max_bytes, 1, 2**40, "bytes")
-        whole_field(self, "epochs", 0, 1000)
-        real("learning_rate", self.learning_rate, 0, 100)
-        if self.conv_learning_rate is not None:
-            real("conv_learning_rate", self.conv_learning_rate, 0, 100)
-        real("centroid_lr", self.centroid_lr, 1e-9, 100)
-        real("shrinking", self.shrinking, 0, 1)
-        real("first_ratio", self.first_ratio, 1, 1000)
-        real("worth_power", self.worth_power, 0, 1)
-        whole_field(self, "centroid_epochs", 0, 1000)
-        whole_field(self, "compensation_images", 1, 50_000, "images")
-        whole_field(self, "recalibration_images", 1, 50_000, "images")
-        if not self.epochs:
-            for name in _OF_LEARNING:
-                left, given = type(self).__dataclass_fields__[name].default, getattr(self, name)
-                if given != left:
-                    raise InputError(f"{name} must be left at {left} without epochs, got {given}.")
-        self.training()
-        self.centroids()
-
-    def training(self) -> TrainConfig:
-        """The recipe of learning through the rounding."""
-        return TrainConfig(
-            epochs=max(1, self.epochs),
-            batch_size=_BATCH,
-            optimizer="sgd",
-            sgd_lr=self.learning_rate,
-            sgd_conv_lr=self.conv_learning_rate,
-            warmup=_WARMUP,
-            draws=self.draws,
-            seed=self.seed,
-        )
-
-    def centroids(self) -> CentroidConfig:
-        """The recipe of the levels."""
-        return CentroidConfig(
-            epochs=max(1, self.centroid_epochs), learning_rate=self.centroid_lr, seed=self.seed
-        )
+_ABOUT, _KEPT, _STATE = "run.json", "rounded.safetensors", "training.resume"
 
 
 def shrink(
@@ -118,25 +47,33 @@ def shrink(
     name: str = "small",
     folder: Path | None = None,
     notify: Notify = lambda text: None,
+    machine: dict[str, Any] | None = None,
 ) -> StoredModel:
     """`dense` at most `config.max_bytes` large, with the steps that led there, ready to be packed.
 
     sets: the splits `train` and `validation`; start: what an earlier run made of `dense`, to go on
     from; teachers: the mean of whose answers is learned, by default those of `dense`. folder: keeps
     the state of the training and what it gave, so that a run that was killed goes on from there.
+    machine: what is noted in it of the one that computes (`machines_of`), by default this one.
     Raises InputError for a size out of reach, for a start of other layers or without epochs that
     would go on from it, and for a folder of another run.
     """
     if start and not config.epochs:
         raise InputError("epochs must be at least 1 where there is a start, got 0.")
+    if start and config.first_ratio != ShrinkConfig.first_ratio:
+        raise InputError(
+            f"first_ratio must be left at {ShrinkConfig.first_ratio} where there is a start, whose "
+            f"size is the first, got {config.first_ratio:g}."
+        )
     if teachers and not (config.epochs or config.centroid_epochs):
         raise InputError("teachers must be left out where nothing is trained, got some.")
     if start and config.compensate:
         raise InputError("compensate must be off where there is a start, got both.")
     before = list(start.steps) if start else []
     run = _Run(
-        dense, as_one(teachers or [dense]), start and start.parts, sets, config, folder, notify
-    )
+        dense, as_one(teachers or [dense]), start and start.parts, sets, config, folder, notify,
+        machine or machine_record(),
+    )  # fmt: skip
     longest = dataclasses.replace(config, centroid_epochs=1000)  # may be another number next time
     overhead = description_bytes(name, before + _steps(longest, len(sets["train"]), 1.0, teachers))
     quantized = run.rounded(overhead)
@@ -144,6 +81,13 @@ def shrink(
     if config.centroid_epochs:
         quantized = run.trained(quantized)
     return StoredModel(name, tuple(steps), quantized)
+
+
+def machines_of(folder: Path) -> list[dict[str, Any]]:
+    """On what the run in a folder has been computed so far, the present one last; none where there
+    is no such folder."""
+    about = folder / _ABOUT
+    return read_record(about, "of a run of shrink").get("machines", []) if about.is_file() else []
 
 
 def _steps(
@@ -178,6 +122,7 @@ class _Run:
     config: ShrinkConfig
     folder: Path | None
     notify: Notify
+    machine: dict[str, Any]
 
     def rounded(self, overhead: int) -> QuantizedModel:
         """The model in at most so many bytes, before its levels are trained alone."""
@@ -193,24 +138,27 @@ class _Run:
                     self._keep(self._fitted(overhead))
         except InputError:  # a size out of reach keeps no folder from a better one
             if not begun:
-                (self.folder / _ABOUT).unlink()
+                for left in (_ABOUT, _STATE):
+                    (self.folder / left).unlink(missing_ok=True)
             raise
         return of_checkpoint(kept.stem, load_checkpoint(kept)).parts
 
     def _check_folder(self, folder: Path, overhead: int) -> bool:
         """Make the folder of this run, or see that it is this run's; whether it was there."""
         about = folder / _ABOUT
-        identity = self._identity() | {"overhead": overhead}
-        if not about.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(about, identity)
-            return False
-        if read_record(about, "of a run of shrink") != identity:
-            raise InputError(
-                f"{folder.name} must be the folder of this run, got one of other settings or "
-                "another start: remove it to begin anew."
-            )
-        return True
+        identity, begun, before = self._identity() | {"overhead": overhead}, about.is_file(), []
+        if begun:
+            known = read_record(about, "of a run of shrink")
+            before = known.pop("machines", [])
+            if known != identity:
+                raise InputError(
+                    f"{folder.name} must be the folder of this run, got one of other settings or "
+                    "another start: remove it to begin anew."
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        rest = [machine for machine in before if machine != self.machine]
+        write_json(about, identity | {"machines": [*rest, self.machine]})
+        return begun
 
     def _keep(self, found: QuantizedModel) -> None:
         if self.folder is not None:
@@ -240,7 +188,7 @@ class _Run:
             overhead=overhead,
             start=self.start,
             teacher=self.teacher,
-            resume=self.folder / "training.resume" if self.folder else None,
+            resume=self.folder / _STATE if self.folder else None,
         ):
             self.notify(
                 f"rounded, epoch {epoch.epoch} of {epoch.epochs}: "

@@ -73,6 +73,8 @@ def of_checkpoint(name: str, checkpoint: Checkpoint) -> StoredModel:
         if layer in layers and isinstance(width, int) and 1 <= width <= 8
     }
     quantized = {layer: entry for layer, entry in found.items() if entry}
+    for layer, entry in quantized.items():  # -0 to 0, as the codebook has it
+        layers[layer].weight.data.copy_(entry.weight())
     parts = QuantizedModel(checkpoint.model, quantized, masks)
     return StoredModel(name, steps_of(checkpoint.metadata.get("steps")), parts)
 

@@ -19,7 +19,7 @@ from compression.data import load_cifar10
 from compression.download import DownloadProgress
 from compression.evaluation import evaluate
 from compression.inputs import InputError
-from compression.model import load_checkpoint
+from compression.model import load_checkpoint, save_checkpoint
 from compression.recipes import RECIPES
 from tests.training_cases import same_bits, same_images
 
@@ -109,6 +109,14 @@ def test_a_warm_restart_goes_on_from_the_cycle_before_and_keeps_its_record(monke
     assert after["curves"][:2] == before["curves"]
     assert after["best_epoch"] == 3
     assert after["command"].endswith(f"--start {first.name}")
+    record = {
+        "curves": [{"epoch": 1}],
+        "earlier": 5,
+        "data": "none",
+    }  # a stranger's may be anything
+    save_checkpoint(load_checkpoint(first).model, first, record)
+    assert run("train", second, *options).exit_code == 0
+    assert [row["epoch"] for row in load_checkpoint(second).metadata["curves"]] == [1]
     wrong = run("train", second, "--preset", "resnet9", "--start", first)
     assert str(wrong.exception) == "start must be a resnet9, got a resnet9-s."
 

@@ -144,11 +144,11 @@ def test_weights_that_are_levels_are_gone_on_with_at_a_price_that_leaves_them():
     codes = [0] * 89 + [1] * 10 + [2]
     rounding = rounding_of(model, [0.0, 0.5, 2.0], codes, price=1e-12)
     size = rounding.code_bytes()
-    rounding.go_on_at(1.0, 0.99 * size)
+    rounding.go_on_at(1.0, 0.99 * size, 0)
     assert rounding.code_bytes() == pytest.approx(size)
     counts = torch.tensor([89.0, 10.0])
     at_rest = 0.25 / float((counts[0] / counts[1]).log2())
     assert rounding.price == pytest.approx(at_rest, rel=0.05)
     assert rounding.price <= at_rest
-    rounding.go_on_at(at_rest / 7, 0.99 * size)
+    rounding.go_on_at(at_rest / 7, 0.99 * size, 0)
     assert rounding.price == pytest.approx(at_rest / 7, rel=0.01)

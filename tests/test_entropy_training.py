@@ -62,6 +62,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(sets, dense, tmp_path, epochs):
     assert pack(rest[-1].quantized) == pack(whole[-1].quantized)
 
 
+def test_a_run_for_another_size_is_not_gone_on_with(sets, dense, tmp_path):
+    """The size at first is that of the start, whatever is asked for."""
+    once = replace(CONFIG, epochs=1)
+    *_, start = train_entropy(dense, 40_000, *sets, once)
+    options = {"start": start.quantized, "resume": tmp_path / "run"}
+    next(train_entropy(dense, 30_000, *sets, once, **options))
+    for other in ({"max_bytes": 33_000}, {"max_bytes": 30_000, "shrinking": 1.0}):
+        with pytest.raises(InputError, match="must be of this model, masks, images and teacher"):
+            next(train_entropy(dense, train_set=sets[0], validation_set=sets[1], config=once,
+                               **other, **options))  # fmt: skip
+
+
 def test_a_size_out_of_reach_is_said(sets, dense):
     with pytest.raises(
         InputError, match=r"max_bytes must be above [\d,]+ bytes .*, got 1,000 bytes"

@@ -100,6 +100,23 @@ def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
     assert len(prune_steps.show_histogram(explorer, lost, "conv1").data) == 1
 
 
+def test_an_upload_that_was_dropped_is_said_to_be_gone(monkeypatch):
+    monkeypatch.setattr(module, "STORE_CAPACITY", 1)
+    explorer = Explorer()
+    first, _ = (
+        explorer.put(SimpleNamespace(name=name))  # pyright: ignore[reportArgumentType]
+        for name in ("uploaded mine", "other")
+    )
+    with pytest.raises(InputError, match="has been dropped to make room: make it again"):
+        choose_model(explorer, Session("sample:x"), first)
+
+
+def test_the_full_set_is_wanted_only_where_it_is(tmp_path):
+    with pytest.raises(InputError, match="source full must be downloaded first"):
+        Explorer(source="full", root=tmp_path)
+    assert Explorer(source="auto", root=tmp_path).source == "sample"
+
+
 def test_a_file_is_never_loaded_by_its_key():
     with pytest.raises(InputError, match="must still be in the server's memory"):
         Explorer().variant("sample:/etc/passwd")

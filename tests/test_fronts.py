@@ -47,6 +47,7 @@ from compression.rival_allocations import (
 SETTINGS = (
     Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
 )
+FEW = FrontConfig(sizes=1, randoms=1, recalibration_images=100, compensation_images=64)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,7 @@ def settings():
 
 @pytest.fixture(scope="module")
 def points(dense, settings, sets):
-    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
-    return list(Front(dense, settings, sets, config).points())
+    return list(Front(dense, settings, sets, FEW).points())
 
 
 def test_every_way_meets_every_size_and_ours_the_random_ones(points, dense, settings):
@@ -207,16 +207,14 @@ def test_the_search_goes_on_from_points_that_are_known(dense, settings, sets, mo
 
 
 def test_known_points_are_not_measured_again(points, dense, settings, sets, monkeypatch):
-    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
-    again = Front(dense, settings, sets, config, points)
+    again = Front(dense, settings, sets, FEW, points)
     monkeypatch.setattr(again, "_measured", None)
     assert list(again.points()) == points
 
 
 def test_known_points_are_predicted_anew(points, dense, settings, sets, monkeypatch):
-    config = FrontConfig(sizes=1, randoms=1, recalibration_images=100)
     stale = [p if p.way == PRICED else replace(p, predicted_drop=0.5) for p in points]
-    again = Front(dense, settings, sets, config, stale)
+    again = Front(dense, settings, sets, FEW, stale)
     monkeypatch.setattr(again, "_measured", None)
     assert list(again.points()) == points
     other = replace(stale[0], predicted_bytes=stale[0].predicted_bytes - 5000)

@@ -23,7 +23,7 @@ ORDER = (
     "sensitivity scan_records pruning kmeans_ kmeans entropy_codebook quantization fitted_levels "
     "compensation centroids code_training allocation_ allocation rival_allocations sizes packing_ "
     "packing worth entropy_quantization entropy_rounding entropy_training stored budget_fit "
-    "front_ fronts report shrink reproduction_ reproduction cli __main__ ui"
+    "front_ fronts report shrink_ shrink reproduction_ reproduction cli __main__ ui"
 ).split()
 STANDARD = ["gzip", "bz2", "lzma", "zipfile", "tarfile", "zlib", "shutil"]
 

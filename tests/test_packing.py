@@ -14,7 +14,13 @@ from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.inputs import InputError
 from compression.model import build_model, prunable_layers
-from compression.packing import inspect_packed, is_packed, load_packed, save_packed
+from compression.packing import (
+    inspect_packed,
+    is_packed,
+    load_packed,
+    load_packed_parts,
+    save_packed,
+)
 from compression.packing_info import GZIPPED
 from compression.pruning import prune
 from compression.quantization import quantize
@@ -152,6 +158,16 @@ def test_a_variant_keeps_name_steps_masks_and_codebooks(packed, tmp_path):
         assert torch.equal(found.layers[name].codebook, layer.codebook)
         assert torch.equal(found.layers[name].indices, layer.indices)
         assert found.layers[name].zero_code == layer.zero_code
+
+
+def test_zeros_of_a_file_that_names_no_zero_code_can_be_held(tmp_path, pruned):
+    """A pruned network quantized without its masks: its zeros come back as pruned weights."""
+    save_packed(quantize(pruned.model, 3), tmp_path / "x.safetensors")
+    found, _ = load_packed_parts(tmp_path / "x.safetensors")
+    assert found.masks
+    for name, mask in found.masks.items():
+        layer = found.layers[name]
+        assert layer.zero_code is not None and torch.equal(layer.indices != layer.zero_code, mask)
 
 
 def test_what_cannot_be_packed_is_said(baseline, packed, tmp_path):

@@ -1,5 +1,7 @@
 """Training on the Quantize tab: centroids alone, or with weights that may change theirs."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -54,6 +56,8 @@ def test_a_codebook_is_drawn_over_the_weights_once_there_is_one(explorer, at_two
     quantized = explorer.variant(str(at_two_bits.quantized)).layers["linear"]
     assert same.y == bars.y and list(centroids.x) == quantized.codebook.tolist()
     assert len(show_codebook(explorer, at_two_bits, "conv2").data) == 1  # left as it was
+    dropped = dataclasses.replace(at_two_bits, quantized="of long ago")
+    assert len(show_codebook(explorer, dropped, "linear").data) == 1
     with pytest.raises(InputError, match="layer must be one of conv1, "):
         show_codebook(explorer, start, "conv9")
 

@@ -1,5 +1,6 @@
 """Rows, files and disagreements of variants, on models small enough to count by hand."""
 
+import copy
 import csv
 import io
 import json
@@ -100,6 +101,22 @@ def test_checkpoint_file_gives_back_masks_and_codebooks(small, images):
         assert torch.equal(layer.weight(), prunable_layers(small.model)[name].weight)
     assert found.size == small.size
     assert found.steps == ("pruned",)
+
+
+def test_minus_zero_in_a_checkpoint_is_zero(small, images):
+    """As a mask that multiplies leaves it; a codebook has one zero."""
+    model = copy.deepcopy(small.model)
+    weight = prunable_layers(model)["res2.first"].weight.data
+    weight[weight == 0] = -0.0
+    found = of_checkpoint("file", Checkpoint(model, {"bits": {"res2.first": 2}}))
+    assert set(found.layers) == {"res2.first"} and variant_of(found, images).packed_bytes
+    assert not prunable_layers(found.model)["res2.first"].weight[weight == 0].signbit().any()
+
+
+def test_json_has_no_word_for_what_is_no_number(dense):
+    odd = replace(dense, evaluation=replace(dense.evaluation, loss=float("nan")))
+    (row,) = json.loads(to_json([odd]), parse_constant=pytest.fail)
+    assert row["loss"] is None and row["accuracy"] == dense.evaluation.accuracy
 
 
 @pytest.mark.parametrize("metadata", [{}, {"steps": 3, "bits": "four"}, {"bits": {"conv1": None}}])

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from compression import reproduction
 from compression.__main__ import app
+from compression.cli.reproduce import reproduce_command
 from compression.hardware import machine_record
 from compression.inputs import InputError
 from compression.model import load_checkpoint
@@ -24,7 +25,7 @@ TWO_BITS = ("two-bits", "two-bits-mixed", "resnet9-two-bits-mixed")
 TINY = {
     "distil": True,
     "models": {"gridmask": ["resnet9-s/gridmask"]},
-    "source": "sample", "train_images": 512, "validation_images": 30, "test_images": 50,
+    "source": "sample", "train_images": 128, "validation_images": 30, "test_images": 50,
     "scan_images": 30, "levels": [0.3, 0.6], "recalibration_images": 50, "compensation_images": 50,
     "fine_tune_epochs": 1,
     "bits": [8, 2], "centroid_epochs": 1,
@@ -54,13 +55,13 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path, monkeyp
     assert lasted > sum(row["seconds"] for row in rows) > 0
 
     assert not any("machine" in row for row in rows)
-    content["rows"] = rows[:5]  # as if it had been killed after five rows, on another machine
+    content["rows"] = rows[:12]  # as if it had been killed in the middle, on another machine
     content["machine"] = content["machine"] | {"processor": "another", "commit": "0"}
     (tmp_path / "run" / "results.json").write_text(json.dumps(content))
     again = Reproduction(config, tmp_path / "run").run()
     assert [row["variant"] for row in again] == names
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
-    assert [row.get("machine") for row in again] == [None] * 5 + [machine_record()] * 15
+    assert [row.get("machine") for row in again] == [None] * 12 + [machine_record()] * 8
     told = (tmp_path / "run" / "results.md").read_text()
     first, then = machine_text(content["machine"]), machine_text(machine_record())
     assert f"on {first}; {then}, in " in told and first.startswith("another")
@@ -102,7 +103,7 @@ def test_models_are_trained_cycle_by_cycle_and_the_better_one_is_kept(tmp_path, 
     for name in ("baseline", "baseline-restart"):
         recipe = replace(RECIPES[name], epochs=1, batch_size=64, small_epochs=1, small_side=8)
         monkeypatch.setitem(RECIPES, name, recipe)
-    few = {"train_images": 128, "models": {"baseline": ["baseline", "baseline-restart"]}}
+    few = {"models": {"baseline": ["baseline", "baseline-restart"]}}
     config = ReproductionConfig(**TINY | few | {"compress": "baseline"})
     said = []
     run_once = Reproduction(config, tmp_path, notify=said.append)
@@ -142,6 +143,8 @@ def test_the_command_reproduces_and_says_by_what(tmp_path):
     assert [row["variant"] for row in shown["rows"]] == names
     done = CliRunner().invoke(app, ["reproduce", "x", "--config", str(config), "--quick"])
     assert str(done.exception) == "--quick must stand alone, got a --config too."
+    with pytest.raises(InputError, match="--quick must stand alone, got a --data too"):
+        reproduce_command(tmp_path / "quick", quick=True, data=tmp_path)
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
@@ -203,16 +206,16 @@ def test_the_table_names_the_steps_that_were_taken_alone():
         return text.partition("resnet9-s; ")[2]
 
     assert said() == (
-        "512 training images; epochs: 1 of fine-tuning, 1 of centroids, by distillation; "
+        "128 training images; epochs: 1 of fine-tuning, 1 of centroids, by distillation; "
         "compensation on 50 images."
     )
     asked = {"prune": False, "first_last_bits": 8, "code_epochs": 2, "distil": False}
     assert said(**asked, compensation_images=0) == (
-        "512 training images; not pruned; epochs: 1 of centroids, 2 of weights that may change "
+        "128 training images; not pruned; epochs: 1 of centroids, 2 of weights that may change "
         "centroid; first and last layer at 8 bits."
     )
     assert said(prune=False, centroid_epochs=0, compensation_images=0) == (
-        "512 training images; not pruned."
+        "128 training images; not pruned."
     )
 
 
@@ -226,7 +229,7 @@ def test_a_preset_that_is_not_the_checkpoints_is_said(tmp_path):
 def test_trained_levels_are_not_trained_again_where_only_their_row_is_missing(
     tmp_path, monkeypatch
 ):
-    asked = {"prune": False, "bits": [2], "train_images": 128, "compensation_images": 0}
+    asked = {"prune": False, "bits": [2], "compensation_images": 0}
     config = ReproductionConfig(**TINY | asked)
     first = Reproduction(config, tmp_path)
 
@@ -273,10 +276,10 @@ def test_a_config_that_does_not_fit_is_said(tmp_path, text, match):
         load_config(path)
 
 
-@pytest.mark.parametrize("name", ["full", "quick", "shipped", "resnet9", *TWO_BITS])
+@pytest.mark.parametrize("name", ["full", "short", "quick", "shipped", "resnet9", *TWO_BITS])
 def test_the_configs_in_assets_are_sound(name):
     config = load_config(ASSETS / f"{name}.toml")
-    assert all("/" in cycles[0] for cycles in config.models.values()) == (name != "full")
+    assert all("/" in cycles[0] for cycles in config.models.values()) == (name not in ("full", "short"))
 
 
 @pytest.mark.parametrize("name", ["quick", "shipped", "resnet9", *TWO_BITS])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from compression.__main__ import app
 from compression.data import load_cifar10, normalize
 from compression.entropy_quantization import fit_entropy
+from compression.hardware import machine_record
 from compression.inputs import InputError
 from compression.model import build_model, load_checkpoint, save_checkpoint
 from compression.packing import (
@@ -23,7 +24,7 @@ from compression.packing import (
 )
 from compression.recipes import TrainConfig
 from compression.runs import average_checkpoints
-from compression.shrink import ShrinkConfig, shrink
+from compression.shrink import ShrinkConfig, machines_of, shrink
 from compression.training import train_by_step
 from compression.training_run import StepResult
 
@@ -143,7 +144,12 @@ def test_convolutions_learn_at_their_own_rate_where_one_is_given():
 def test_a_second_run_goes_on_from_what_the_first_kept(baseline, sets, tmp_path):
     config = ShrinkConfig(30_000, epochs=1, centroid_epochs=0, **SMALL)
     first, said = shrink(baseline, sets, config, folder=tmp_path / "kept"), []
-    again = shrink(baseline, sets, config, folder=tmp_path / "kept", notify=said.append)
+    other = {"processor": "another"}
+    again = shrink(
+        baseline, sets, config, folder=tmp_path / "kept", notify=said.append, machine=other
+    )
+    assert machines_of(tmp_path / "kept") == [machine_record(), other]
+    assert machines_of(tmp_path) == []
     assert said == [] and again.steps == first.steps
     assert pack(again) == pack(first)
     for other in ({"learning_rate": 0.1}, {"max_bytes": 30_500}):
@@ -189,7 +195,8 @@ def test_a_killed_run_comes_to_the_same_file(baseline, sets, tmp_path):
 def test_an_earlier_result_is_gone_on_from(baseline, sets):
     config = ShrinkConfig(30_000, epochs=1, learning_rate=1e-9, centroid_epochs=0, **SMALL)
     first = shrink(baseline, sets, dataclasses.replace(config, epochs=3, learning_rate=0.02))
-    again, anew = (shrink(baseline, sets, config, start=start) for start in (first, None))
+    further = dataclasses.replace(config, first_ratio=1.5)
+    again, anew = (shrink(baseline, sets, further, start=start) for start in (first, None))
     assert again.steps[: len(first.steps)] == first.steps
     assert again.steps[len(first.steps)] == "1 epochs of distillation through the rounding"
     assert 0.95 * 30_000 < len(pack(again)) <= 30_000
@@ -198,18 +205,20 @@ def test_an_earlier_result_is_gone_on_from(baseline, sets):
         for small in (first, again, anew)
     )
     assert (before - after).norm() < 0.3 * (before - other).norm()  # not from the dense weights
-    smaller = shrink(baseline, sets, dataclasses.replace(config, max_bytes=29_000), start=first)
+    smaller = shrink(baseline, sets, dataclasses.replace(further, max_bytes=29_000), start=first)
     assert len(pack(smaller)) <= 29_000
     with pytest.raises(InputError, match="teachers must be left out where nothing is trained"):
         none = ShrinkConfig(30_000, epochs=0, centroid_epochs=0, **FEW)
         shrink(baseline, sets, none, teachers=[baseline])
     with pytest.raises(InputError, match="compensate must be off where there is a start"):
-        shrink(baseline, sets, dataclasses.replace(config, compensate=True), start=first)
+        shrink(baseline, sets, dataclasses.replace(further, compensate=True), start=first)
+    with pytest.raises(InputError, match="first_ratio must be left at 1.5 where there is a start"):
+        shrink(baseline, sets, dataclasses.replace(further, first_ratio=2), start=first)
     with pytest.raises(InputError, match="epochs must be at least 1 where there is a start"):
         shrink(baseline, sets, ShrinkConfig(30_000, epochs=0, **FEW), start=first)
     with pytest.raises(InputError, match="start must have all 9 layers .* quantized, got 0 of"):
         other = load_checkpoint("resnet9-s/baseline").model
-        shrink(other, sets, dataclasses.replace(config, max_bytes=2e5), start=first)
+        shrink(other, sets, dataclasses.replace(further, max_bytes=2e5), start=first)
 
 
 def test_without_training_it_is_quantized_alone(baseline, sets):

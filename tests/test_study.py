@@ -12,9 +12,11 @@ from compression.__main__ import app
 from compression.augmentation_study import StudyConfig, run_study
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
+from compression.hardware import machine_record
 from compression.inputs import InputError
 from compression.model import build_model
 from compression.recipes import RECIPES
+from compression.recorded_machine import machine_text
 from compression.study_records import (
     WAYS,
     Difference,
@@ -60,6 +62,8 @@ def test_each_way_trains_its_recipe_from_the_weights_of_the_seed(
         )
 
     monkeypatch.setattr(augmentation_study, "train", train)
+    machines = [machine_record() | {"commit": commit} for commit in ("a", "b")]
+    monkeypatch.setattr(augmentation_study, "machines_of", lambda resume: machines)
     config = StudyConfig("tiny", epochs=6, small_epochs=2, seeds=(5, 3))
     runs = list(run_study(tmp_path / "study.json", sets, config))
     assert [(run.way, run.seed) for run in runs] == [(way, seed) for seed in (5, 3) for way in WAYS]
@@ -69,6 +73,7 @@ def test_each_way_trains_its_recipe_from_the_weights_of_the_seed(
         assert (recipe.epochs, recipe.small_epochs, recipe.seed) == (6, 2, run.seed)
         assert model.preset == "tiny" and same_bits(model, build_model("tiny", seed=run.seed))
         assert run.correct == evaluate(model, test.images, test.labels).correct
+        assert (run.machine, run.commit) == (machine_text(machines[0]), "a; b")
         assert (run.validation_accuracy, run.seconds, run.curve) == (0.5, 5.0, (0.25, 0.5))
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from compression import training
+from compression import resume, training
 from compression.constraints import HeldMasks
 from compression.inputs import InputError
+from compression.resume import machines_of
 from compression.training import train
 from tests import training_cases
 from tests.training_cases import GRIDMASK, TINY, numbers, same_bits, tiny_net
@@ -135,6 +136,21 @@ def test_masks_over_zeros_that_are_there_already_are_told_apart(
     with pytest.raises(InputError, match="must be of this model, masks"):
         list(train(model, images, validation, TINY, resume=state))
     assert list(train(model, images, validation, TINY, masks=masks, resume=state))
+
+
+def test_it_tells_on_what_the_run_was_computed(tmp_path, monkeypatch, images, validation):
+    state, here = tmp_path / "run.resume", {"processor": "first", "commit": "a"}
+    monkeypatch.setattr(resume, "machine_record", lambda: here)
+    assert machines_of(state) == []
+    interrupted(state, images, validation)
+    assert machines_of(state) == [here]
+    other = {"processor": "second", "commit": "a"}
+    monkeypatch.setattr(resume, "machine_record", lambda: other)
+    interrupted(state, images, validation, after=2)
+    assert machines_of(state) == [here, other]
+    monkeypatch.setattr(resume, "machine_record", lambda: here)
+    interrupted(state, images, validation, after=3)
+    assert machines_of(state) == [other, here]  # the last one last
 
 
 def test_the_resume_file_holds_weights_momenta_and_progress(tmp_path, images, validation):

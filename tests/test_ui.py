@@ -135,6 +135,19 @@ def test_counts_have_their_noun():
     assert [html.count(n, "pass", "passes") for n in (1, 2)] == ["1 pass", "2 passes"]
 
 
+def test_a_difference_of_nothing_has_no_minus():
+    assert [html.points(x) for x in (0.0123, -0.005, -0.0, -1e-9)] == [
+        "+1.23 points", "-0.50 points", "+0.00 points", "+0.00 points",
+    ]  # fmt: skip
+
+
+def test_exactly_half_a_point_lost_is_not_more_than_that():
+    lost = [before / 2000 - (before - 10) / 2000 for before in range(1500, 2000)]
+    assert any(drop > quantize_steps.TRAINING_DROP for drop in lost)  # by floating point alone
+    assert not any(quantize_steps.loses_much(drop) for drop in lost)
+    assert quantize_steps.loses_much(11 / 2000)
+
+
 def test_sizes_are_told_in_the_unit_that_fits():
     assert [html.size(n) for n in (96, 1536, 2**20 * 3 // 2)] == ["96 bytes", "1.5 KiB", "1.50 MiB"]
 
@@ -150,6 +163,10 @@ def test_what_a_stopped_run_says_late_does_not_stand(monkeypatch):
     assert len(said) == 2 and said[0] == said[1] and "Cancelled." in said[0]
     assert list(cancelling.cancelled("Cancelled.")(done)) == [gr.skip()]  # a result stays
     assert list(cancelling.cancelled("Cancelled.", "Timing")(running)) == [gr.skip()]
+    assert "did not work" in cancelling.failed(running) and "cx-bar" not in cancelling.failed(
+        running
+    )
+    assert cancelling.failed(done) == gr.skip()  # refused before it began
     *_, (status, figure, table) = sensitivity_tab.stop(running, None, 1)
     assert "No scan yet" in status and figure is None and "No scan yet" in table
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compression.data import check_cached
-from compression.files import at_home
+from compression.files import at_home, finite
 from compression.inputs import InputError, shown
 from compression.training import EpochResult
 
@@ -67,7 +67,7 @@ def epoch_line(result: EpochResult) -> str:
 def show(result: dict[str, Any], as_json: bool) -> None:
     """Print a result: JSON, or one `name: value` a line."""
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps(finite(result), indent=2, allow_nan=False))
         return
     for name, value in result.items():
         line = f"{name.replace('_', ' ')}: {value}"

@@ -35,8 +35,10 @@ def reproduce_command(
     """
     if quick and config is not None:
         raise InputError("--quick must stand alone, got a --config too.")
+    if quick and data is not None:
+        raise InputError("--quick must stand alone, got a --data too: it takes the sample.")
     path = CONFIGS / "quick.toml" if quick else config or CONFIGS / "full.toml"
-    command = f"python -m compression reproduce {folder.name}"
+    command = f"python -m compression reproduce {folder.resolve().name}"
     command += " --quick" if quick else f" --config {without_folders(path)}"
     run = Reproduction(
         load_config(path),

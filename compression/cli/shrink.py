@@ -24,7 +24,7 @@ from compression.hardware import machine_record
 from compression.inputs import InputError, real, shown
 from compression.packing import save_packed
 from compression.report import row_of, variant_of
-from compression.shrink import ShrinkConfig, shrink
+from compression.shrink import ShrinkConfig, machines_of, shrink
 from compression.stored import load_stored
 
 
@@ -107,7 +107,7 @@ def shrink_command(
         start=load_stored(start) if start else None,
         teachers=[load_stored(name).model for name in teacher or ()],
         name=out.stem, folder=out.with_suffix(""),
-        notify=lambda text: typer.echo(text, err=True),
+        notify=lambda text: typer.echo(text, err=True), machine=machine,
     )  # fmt: skip
     info = save_packed(small, out)
     found = load_stored(out)
@@ -139,6 +139,8 @@ def shrink_command(
             "bundled_test": {"correct": on_bundled.correct, "total": on_bundled.total},
             "ladder": [asdict(rung) for rung in info.ladder],
         }
+        if before := machines_of(out.with_suffix(""))[:-1]:  # the run was gone on with here
+            content["earlier_machines"] = before
         if start:
             content["earlier"] = earlier
         write_json(results, content)

@@ -1,4 +1,4 @@
-"""Cancel buttons: they stop what runs, and the page says so."""
+"""How a run ends before its time, cancelled or failed: it is stopped, and the page says so."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +10,7 @@ from compression.ui import html
 
 LATE_SECONDS = 0.3  # within which a stopped run's last words arrive
 RUNNING = "cx-bar"  # what the line of a run has until it ends: its bar
+FAILED = "That did not work. What was there before is as it was."
 
 
 def cancelled(text: str, running: str = RUNNING) -> Callable[[object], Iterator[Any]]:
@@ -43,3 +44,17 @@ def cancel_by(
         say, inputs, outputs,
         concurrency_limit=None, api_visibility="private", show_progress="hidden",
     )  # fmt: skip
+
+
+def settle(runs: Iterable[Any], status: gr.HTML) -> None:
+    """Let the line of a run that failed half-way say so; its bar would stand as if it went on."""
+    for run in runs:
+        run.failure(
+            failed, status, status,
+            concurrency_limit=None, api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+
+
+def failed(shown: object) -> Any:
+    """The status line after a failure; it stays where nothing had begun."""
+    return html.status(FAILED) if RUNNING in str(shown) else gr.skip()

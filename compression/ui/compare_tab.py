@@ -9,11 +9,11 @@ import gradio as gr
 import compression
 from compression.presets import SHIPPED
 from compression.ui import downloads, front_section, html, plots
-from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.cancelling import cancel_by, cancelled, settle
 from compression.ui.class_table import class_table
 from compression.ui.disagreeing import disagreeing
 from compression.ui.explorer import STORE_CAPACITY, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, working
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
         **options,
     )
     run = time.click(
-        bound(measure, explorer),
+        working(measure, explorer),
         session,
         [session, status, *outputs],
         api_name="latency",
@@ -213,6 +213,7 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
     )
     said = cancelled("Cancelled. The latencies are as they were.", TIMING)
     cancel_by(cancel, [run], said, status, status)
+    settle([run], status)
     # After a run that is going on, which would else bring back what was cleared.
     empty.click(
         clear, [session, cleared], [session, cleared, status],

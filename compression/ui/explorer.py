@@ -45,7 +45,8 @@ class Explorer:
     """Data, shipped checkpoints and the store of variants; safe to use from several threads.
 
     longest_minutes: what a visitor's training may be guessed to take at most; None: no limit.
-    Raises InputError for a limit outside 1..10000 and a start that is no checkpoint.
+    Raises InputError for a limit outside 1..10000, a start that is no checkpoint, and the full set
+    where it has not been downloaded.
     """
 
     def __init__(
@@ -60,6 +61,11 @@ class Explorer:
             longest_minutes = real("longest_minutes", longest_minutes, 1, 10_000, "minutes")
         self.longest_minutes = longest_minutes
         self.source = source if source != "auto" else "full" if self.has_full() else "sample"
+        if self.source == "full" and not self.has_full():
+            raise InputError(
+                "source full must be downloaded first, by python -m compression download, got "
+                "none where it is looked for."
+            )
         self.preset = DEFAULT_PRESET
         self.packed = packed_files()
         self._files: dict[str, str | Path] = dict(self.packed)
@@ -128,6 +134,10 @@ class Explorer:
             return self.variant(key)
         except DroppedError:
             return None
+
+    def was_dropped(self, key: object) -> bool:
+        """Whether a visitor's variant of that key was in the store."""
+        return isinstance(key, str) and key in self._dropped
 
     def name_of_dropped(self, key: str) -> str:
         """What a variant was called that was dropped to make room."""

@@ -26,8 +26,8 @@ LEAD = (
     "make the file), or in the usual ways: one sparsity for all layers, one threshold of magnitude "
     "for all weights, at random. Compensated: rounding errors make up for each other. "
     "Entropy-constrained: each weight takes the value whose error and code length together cost "
-    "least, so zeros and bits come out by themselves. Stars are files whose weights were trained "
-    "further for their size."
+    "least, so zeros and bits come out by themselves. The axis ends a little below those; other "
+    "lines go on under it. Stars are files whose weights were trained further for their size."
 )
 
 

@@ -35,6 +35,8 @@ LIVE: dict[str, Any] = {
     "concurrency_limit": None,
 }
 
+ALONG = "Along the grid: once that is turned, this way turns with it."
+
 
 def show_grid(
     explorer: Explorer,
@@ -188,8 +190,8 @@ def build(page: gr.Blocks, explorer: Explorer) -> None:
             d = gr.Slider(2, 64, 14, step=1, label="d: unit of the grid (pixels)")
             ratio = gr.Slider(0, 1, 0.4, step=0.01, label="ratio: stripe width over d")
             angle = gr.Slider(0, 360, 0, step=1, label="Rotation (degrees, counter-clockwise)")
-            delta_x = gr.Slider(0, 64, 0, step=1, label="Offset to the right (pixels)")
-            delta_y = gr.Slider(0, 64, 0, step=1, label="Offset down (pixels)")
+            delta_x = gr.Slider(0, 64, 0, step=1, label="Offset to the right (pixels)", info=ALONG)
+            delta_y = gr.Slider(0, 64, 0, step=1, label="Offset down (pixels)", info=ALONG)
             invert = gr.Checkbox(False, label="Invert: keep the squares, delete the stripes")
             with gr.Row():
                 picture = gr.UploadButton(

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from compression.inputs import InputError
 
 # The library's names of what no field of the page is called -> what the page calls it.
 _ON_THE_PAGE = {"max_bytes": "The file", "max_drop": "The points lost"}
+_TURN = threading.Lock()  # held by the one step of long work that is being computed
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +41,38 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 def bound(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
     """The guarded handler with the server's explorer as its first argument."""
     return functools.partial(guarded(handler), explorer)
+
+
+def working(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
+    """`bound`, for long work: of all such handlers one step at a time is computed.
+
+    Gradio gives a cancelled run's place away at once, while its step goes on in its thread. What
+    comes next waits here until that step has ended, so that nothing is timed beside it.
+    """
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args: Any) -> Any:
+            steps = handler(*args)
+            try:
+                while True:
+                    with _TURN:
+                        try:
+                            answer = next(steps)
+                        except StopIteration:
+                            return
+                    yield answer
+            finally:
+                steps.close()
+
+        return bound(stream, explorer)
+
+    @functools.wraps(handler)
+    def call(*args: Any) -> Any:
+        with _TURN:
+            return handler(*args)
+
+    return bound(call, explorer)
 
 
 def _message(error: InputError) -> gr.Error:

@@ -112,7 +112,7 @@ def percent(fraction: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of two accuracies in percentage points: 0.0123 -> `+1.23 points`."""
-    return f"{100 * difference:+.2f} points"
+    return f"{round(100 * difference, 2) + 0.0:+.2f} points"  # + 0.0: no minus before a zero
 
 
 def count(number: int, one: str, several: str = "") -> str:

@@ -12,7 +12,7 @@ import compression
 from compression.inputs import InputError
 from compression.ui import html, size_plots
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import working
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def build(explorer: Explorer, session: gr.State, start: gr.State, cleared: gr.St
     info = gr.State(None)  # its account
     outputs = [cards, ladder, layers, file, held, info, shown]
     press.click(
-        bound(make_file, explorer), session, outputs, api_name="pack",
+        working(make_file, explorer), session, outputs, api_name="pack",
         show_progress="minimal", show_progress_on=cards, **WORK,
     )  # fmt: skip
     shown.input(ladder_of, [info, shown], ladder, api_visibility="private", show_progress="hidden")

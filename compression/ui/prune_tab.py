@@ -9,9 +9,9 @@ from compression.presets import layer_names
 from compression.ui import html, timing
 from compression.ui import prune_steps as steps
 from compression.ui.budget import GOALS, plan, prune_by_plan
-from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.cancelling import cancel_by, cancelled, settle
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, working
 from compression.ui.sensitivity_tab import TOLERATED
 from compression.ui.session import Session
 
@@ -109,13 +109,17 @@ def build(
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
     runs: list[Any] = [
         press.click(
-            bound(steps.prune_layers, explorer), [session, table], outputs, api_name="prune", **work
+            working(steps.prune_layers, explorer),
+            [session, table],
+            outputs,
+            api_name="prune",
+            **work,
         ),
         recover.click(
-            bound(steps.recalibrate, explorer), session, outputs, api_name="recalibrate", **work
+            working(steps.recalibrate, explorer), session, outputs, api_name="recalibrate", **work
         ),
         fine.click(
-            bound(steps.tune, explorer), [session, epochs], outputs, api_name="fine_tune", **work
+            working(steps.tune, explorer), [session, epochs], outputs, api_name="fine_tune", **work
         ),
     ]
     fills = [
@@ -139,7 +143,7 @@ def build(
         filled = button.click(fill, inputs, table, api_name=api_name, **QUICK)
         runs.append(
             filled.success(
-                bound(steps.prune_layers, explorer),
+                working(steps.prune_layers, explorer),
                 [session, table],
                 outputs,
                 api_visibility="private",
@@ -147,16 +151,17 @@ def build(
             )
         )
     filled = by_budget.click(
-        bound(plan, explorer), [session, budget, goal, points_lost], [table, planned, status],
+        working(plan, explorer), [session, budget, goal, points_lost], [table, planned, status],
         api_name="allocate", **work,
     )  # fmt: skip
     pruned = filled.success(
-        bound(prune_by_plan, explorer), [session, table, planned], outputs,
+        working(prune_by_plan, explorer), [session, table, planned], outputs,
         api_visibility="private", **work,
     )  # fmt: skip
     runs += [filled, pruned]
     said = cancelled("Cancelled. The pruned model is as it was.")
     cancel_by(cancel, runs, said, status, status)
+    settle(runs, status)
     # One listener: an older answer must not overtake a newer one.
     gr.on(
         [layer.change, session.change, page.load],
@@ -177,8 +182,8 @@ def build(
 
 
 def _range(suggested: int) -> tuple[int, int, int]:
-    """Least, most and first KiB of the budget's slider."""
-    return suggested // 80 * 10, 5 * suggested, suggested
+    """Least, most and first KiB of the budget's slider: recorded settings end near the least."""
+    return suggested // 40 * 10, 5 * suggested, suggested
 
 
 def _budget_of(explorer: Explorer, session: Session) -> Any:

@@ -103,15 +103,20 @@ def quantize_layers(
     session = session.with_quantized(explorer.put(variant), before=source_key(session, source))
     drop = before.evaluation.accuracy - variant.evaluation.accuracy
     text = f"Quantized: {html.points(-drop)} against {before.name}. "
-    if drop > TRAINING_DROP:
+    if loses_much(drop):
         ways = [] if spare or bits == EDGE_BITS else ["spare the first and the last layer"]
         ways += [] if compensated else ["let errors make up for each other", "recalibrate"]
         ways = ", ".join(ways) + ", or " if ways else ""
         text += f"That is more than 0.5 points lost: {ways}train the centroids to win it back."
     else:
         text += "Less than 0.5 points lost, so there is no need to train the centroids."
-    offered = gr.update(interactive=drop > TRAINING_DROP)
+    offered = gr.update(interactive=loses_much(drop))
     yield session, html.status(text), result(explorer, session), NO_CURVE, offered
+
+
+def loses_much(drop: float) -> bool:
+    """Whether more is lost than TRAINING_DROP; exactly as much, a rounding error aside, is not."""
+    return drop > TRAINING_DROP + 1e-9
 
 
 def _widths_text(bits: int, widths: dict[str, int]) -> str:
@@ -272,10 +277,10 @@ def show_codebook(explorer: Explorer, session: Session, layer: str) -> Any:
     layers = compression.prunable_layers(before.model)
     weight = layers[choice("layer", layer, layers)].weight.detach()
     histogram = compression.weight_histogram(weight)
-    found = explorer.variant(session.quantized).layers if session.quantized else {}
-    if layer not in found:
+    made = explorer.find(session.quantized) if session.quantized else None  # None: dropped, too
+    if made is None or layer not in made.layers:
         return plots.weight_histograms({"weights": histogram})
-    quantized = found[layer]
+    quantized = made.layers[layer]
     counts = quantized.indices.flatten().long().bincount(minlength=len(quantized.codebook))
     return plots.codebook_over_histogram(histogram, quantized.codebook.tolist(), counts.tolist())
 

@@ -9,9 +9,9 @@ from compression.recorded_machine import machine_text
 from compression.ui import html, packed_section, size_fit, size_plots, timing
 from compression.ui import quantize_steps as steps
 from compression.ui.budget import drop_bits, empty_bits, fill_bits, show_bits
-from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.cancelling import cancel_by, cancelled, settle
 from compression.ui.explorer import SUGGESTED_KIB, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, working
 from compression.ui.recorded import codebook_kinds
 
 LEAD = (
@@ -136,25 +136,26 @@ def build(
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": status}
     runs: list[Any] = [
         press.click(
-            bound(steps.quantize_layers, explorer),
+            working(steps.quantize_layers, explorer),
             [session, source, bits, overrides, rounding, spare], outputs,
             api_name="quantize", **work,
         ),
         fit.click(
-            bound(size_fit.quantize_for_size, explorer), [session, source, budget], outputs,
+            working(size_fit.quantize_for_size, explorer), [session, source, budget], outputs,
             api_name="quantize_for_size", **work,
         ),
         recover.click(
-            bound(steps.recalibrate, explorer), session, outputs,
+            working(steps.recalibrate, explorer), session, outputs,
             api_name="recalibrate_quantized", **work,
         ),
         train.click(
-            bound(steps.train, explorer), [session, epochs, learning], outputs,
+            working(steps.train, explorer), [session, epochs, learning], outputs,
             api_name="train_centroids", **work,
         ),
     ]  # fmt: skip
     said = cancelled("Cancelled. The quantized model is as it was.")
     cancel_by(cancel, runs, said, status, status)
+    settle(runs, status)
     # One listener: an older answer must not overtake a newer one.
     gr.on(
         [layer.change, session.change, page.load],

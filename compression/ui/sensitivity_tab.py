@@ -10,9 +10,9 @@ import compression
 from compression.inputs import InputError, real, shown, whole
 from compression.presets import layer_names
 from compression.ui import downloads, html, plots, recorded
-from compression.ui.cancelling import cancel_by, cancelled
+from compression.ui.cancelling import cancel_by, cancelled, settle
 from compression.ui.explorer import WORK, Explorer
-from compression.ui.guard import bound, guarded
+from compression.ui.guard import bound, guarded, working
 from compression.ui.session import Session
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def build(
 
     outputs = [scanned, status, figure, table]
     run = press.click(
-        bound(run_scan, explorer),
+        working(run_scan, explorer),
         [session, layers, levels, count, precision, max_drop],
         outputs,
         api_name="scan",
@@ -225,6 +225,7 @@ def build(
     )
     again = [status, figure, table]
     cancel_by(cancel, [run], guarded(stop), [status, scanned, max_drop], again)
+    settle([run], status)
     downloads.save_on_click(file, guarded(scan_file), scanned, "scan_csv")
     max_drop.input(
         guarded(shown_scan), [scanned, max_drop], [figure, table],

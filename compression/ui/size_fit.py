@@ -11,8 +11,8 @@ from compression.ui.explorer import Explorer
 from compression.ui.quantize_steps import (
     COMPENSATION_IMAGES,
     NO_CURVE,
-    TRAINING_DROP,
     Answer,
+    loses_much,
     result,
     source_key,
     source_variant,
@@ -65,7 +65,7 @@ def quantize_for_size(
     text = (
         f"Quantized to a file of {html.size(best_bytes)}: {html.points(-drop)} against "
         f"{before.name}, {zeros:.0%} of the weights zero. Make the file below"
-        + (", or train the centroids first." if drop > TRAINING_DROP else ".")
+        + (", or train the centroids first." if loses_much(drop) else ".")
     )
-    offered = gr.update(interactive=drop > TRAINING_DROP)
+    offered = gr.update(interactive=loses_much(drop))
     yield session, html.status(text), result(explorer, session), NO_CURVE, offered

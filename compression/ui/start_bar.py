@@ -9,8 +9,9 @@ import compression
 from compression.inputs import InputError, choice
 from compression.presets import SHIPPED
 from compression.ui import html
+from compression.ui.cancelling import settle
 from compression.ui.explorer import SOURCES, WORK, Explorer
-from compression.ui.guard import bound
+from compression.ui.guard import bound, working
 from compression.ui.session import Session
 
 IMAGES = [
@@ -32,10 +33,10 @@ FETCHED = 'The full CIFAR-10 is on this server now. Choose "full CIFAR-10" to me
 def choose_model(explorer: Explorer, session: Session, name: str) -> tuple[Any, ...]:
     """Another dense model to work on: a shipped one by name, or an upload by its key."""
     known = list(dict.fromkeys([*SHIPPED, explorer.start]))
-    if not explorer.holds(name):  # an upload's key, which its visitor alone has
+    if not (explorer.holds(name) or explorer.was_dropped(name)):  # an upload's key is its visitor's
         choice("model", name, known)
     key = explorer.key_of(name, session.source) if name in known else name
-    variant = explorer.variant(key)
+    variant = explorer.variant(key)  # which says where it was dropped
     if key != session.start:  # the list answers whenever it is left, with what was chosen before
         session = session.with_start(key)
     return session, key, model_line(variant)
@@ -130,25 +131,26 @@ def build(page: gr.Blocks, explorer: Explorer, session: gr.State, start: gr.Stat
 
     work: dict[str, Any] = WORK | {"show_progress": "minimal", "show_progress_on": line}
     chose_model = model.input(
-        bound(choose_model, explorer), [session, model], [session, start, line],
+        working(choose_model, explorer), [session, model], [session, start, line],
         api_name="choose_model", **work,
     )  # fmt: skip
     upload.upload(
-        bound(upload_model, explorer), [session, upload], [session, start, line, model],
+        working(upload_model, explorer), [session, upload], [session, start, line, model],
         api_name="upload_model", **work,
     )  # fmt: skip
     chose_images = source.input(
-        bound(choose_images, explorer), [session, source], [session, start, line, model, fetched],
+        working(choose_images, explorer), [session, source], [session, start, line, model, fetched],
         api_name="choose_images", **work,
     )  # fmt: skip
     for event in (chose_model, chose_images):
         event.failure(
             chosen, session, [model, source], api_visibility="private", show_progress="hidden"
         )
-    fetch.click(
+    fetching = fetch.click(
         bound(download, explorer), None, fetched, api_name="download", show_progress="hidden",
         concurrency_id="download", concurrency_limit=1,
     )  # fmt: skip
+    settle([fetching], fetched)
     page.load(
         bound(first_line, explorer), session, line,
         api_visibility="private", show_progress="hidden",
