@@ -69,7 +69,9 @@ def _settings(config: dict[str, Any]) -> list[str]:
     epochs = ", ".join(f"{count} of {what}" for what, count in of if count)
     teacher = ", by distillation" if config["distil"] else ""
     images, edges = config.get("compensation_images", 0), config.get("first_last_bits", 0)
+    recipes = [each for cycles in config["models"].values() for each in cycles if "/" not in each]
     return [
+        *([f"models trained by {', '.join(recipes)}"] if recipes else []),
         *(["not pruned"] if not pruned else []),
         *([f"epochs: {epochs}{teacher}"] if epochs else []),
         *([f"compensation on {images:,} images"] if images else []),

@@ -80,9 +80,10 @@ def pair(image_set):
     return image_set.images, image_set.labels
 
 
-def test_pruned_weights_stay_zero(baseline, images):
-    cut = prune(baseline, dict.fromkeys(prunable_layers(baseline), 0.7))
-    found = quantize_entropy(cut.model, 1e-8, images, cut.masks)
+def test_pruned_weights_stay_zero(tiny_network, images):
+    cut = prune(tiny_network, dict.fromkeys(prunable_layers(tiny_network), 0.7))
+    found = quantize_entropy(cut.model, 1e-6, images, cut.masks)
+    assert any(found.masks[name].any() for name in cut.masks)
     for name, mask in cut.masks.items():
         assert (found.layers[name].weight()[~mask] == 0).all()
         assert (~found.masks[name] | mask).all()
@@ -102,12 +103,12 @@ def test_a_fitted_size_brings_no_pruned_weight_back(tiny_network, images):
         assert (weight[mask] != 0).float().mean() > 0.9
 
 
-def test_the_same_input_gives_the_same_codes_and_leaves_the_model_alone(baseline, images):
-    before = copy.deepcopy(baseline.state_dict())
-    found = [quantize_entropy(baseline, 1e-7, images) for _ in range(2)]
+def test_the_same_input_gives_the_same_codes_and_leaves_the_model_alone(tiny_network, images):
+    before = copy.deepcopy(tiny_network.state_dict())
+    found = [quantize_entropy(tiny_network, 1e-6, images) for _ in range(2)]
     for name, layer in found[0].layers.items():
         assert torch.equal(layer.indices, found[1].layers[name].indices)
-    for key, value in baseline.state_dict().items():
+    for key, value in tiny_network.state_dict().items():
         assert torch.equal(value, before[key])
 
 
@@ -170,10 +171,11 @@ def test_an_untrained_network_comes_back_from_its_file(images, tmp_path):
         assert torch.equal(module.weight, found.layers[name].weight())
 
 
-def test_more_bytes_than_there_is_use_for_take_one_trial(baseline, images):
-    trials = list(fit_entropy_by_trial(baseline, 6_000_000, images[:32]))
+def test_more_bytes_than_there_is_use_for_take_one_trial(tiny_network, images):
+    trials = list(fit_entropy_by_trial(tiny_network, 6_000_000, images[:32]))
     assert len(trials) == 1 and trials[0].best is not None
-    assert all(len(layer.codebook) > 200 for layer in trials[0].best.layers.values())
+    for layer in trials[0].best.layers.values():
+        assert len(layer.codebook) > 0.75 * min(256, layer.indices.numel())
 
 
 def test_a_price_is_found_where_the_bytes_fall_by_steps(baseline, images):
@@ -182,11 +184,11 @@ def test_a_price_is_found_where_the_bytes_fall_by_steps(baseline, images):
     assert 0.8 * 250_000 < len(pack(found)) <= 250_000
 
 
-def test_a_name_and_steps_are_within_the_budget(baseline, images):
+def test_a_name_and_steps_are_within_the_budget(tiny_network, images):
     name, steps = "x · y" * 100, ["quantized · for a size", 'with "quotes"'] * 20
-    found = fit_entropy(baseline, 260_000, images[:32], overhead=description_bytes(name, steps))
+    found = fit_entropy(tiny_network, 36_000, images[:32], overhead=description_bytes(name, steps))
     size = len(pack(StoredModel(name, tuple(steps), found)))
-    assert 0.98 * 260_000 < size <= 260_000
+    assert 0.95 * 36_000 < size <= 36_000
     assert (
         size - len(pack(found)) <= description_bytes(name, steps) < 1.2 * (size - len(pack(found)))
     )

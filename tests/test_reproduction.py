@@ -214,8 +214,11 @@ def test_the_table_names_the_steps_that_were_taken_alone():
         "128 training images; not pruned; epochs: 1 of centroids, 2 of weights that may change "
         "centroid; first and last layer at 8 bits."
     )
-    assert said(prune=False, centroid_epochs=0, compensation_images=0) == (
-        "128 training images; not pruned."
+    none = {"prune": False, "centroid_epochs": 0, "compensation_images": 0}
+    assert said(**none) == "128 training images; not pruned."
+    trained = {"baseline": ["baseline", "baseline-restart"], "gridmask": ["resnet9-s/gridmask"]}
+    assert said(**none, models=trained) == (
+        "128 training images; models trained by baseline, baseline-restart; not pruned."
     )
 
 
@@ -278,8 +281,8 @@ def test_a_config_that_does_not_fit_is_said(tmp_path, text, match):
 
 @pytest.mark.parametrize("name", ["full", "short", "quick", "shipped", "resnet9", *TWO_BITS])
 def test_the_configs_in_assets_are_sound(name):
-    config = load_config(ASSETS / f"{name}.toml")
-    assert all("/" in cycles[0] for cycles in config.models.values()) == (name not in ("full", "short"))
+    config, trained = load_config(ASSETS / f"{name}.toml"), name in ("full", "short")
+    assert all("/" in cycles[0] for cycles in config.models.values()) != trained
 
 
 @pytest.mark.parametrize("name", ["quick", "shipped", "resnet9", *TWO_BITS])
