@@ -163,11 +163,11 @@ def test_a_mistake_on_the_page_leaves_the_rest(new_visitor):
     visitor.open_tab("Prune")
     page.get_by_role("button", name="Fine-tune").click()
     page.get_by_text("A pruned model is expected first, got none").first.wait_for()
+    page.wait_for_timeout(500)
     word = page.locator('[data-testid="status-tracker"] .error')  # Gradio's, over the status line
-    word.first.wait_for(state="attached")
     assert not any(each.is_visible() for each in word.all())
     visitor.open_tab("Quantize")
-    page.get_by_label("Compressed file (KiB)").fill("1")
+    page.get_by_label("Compressed file (KiB)", exact=True).fill("1")
     page.get_by_role("button", name="Quantize for this size").click()
     page.get_by_text("The file must be at least").first.wait_for()
     page.locator("#quantize-status").get_by_text("That did not work").wait_for()  # no bar is left
