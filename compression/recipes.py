@@ -106,7 +106,7 @@ RECIPES = {
     "baseline": BASELINE,
     "gridmask": replace(BASELINE, gridmask=GridMaskConfig(probability=0.5, ramp_epochs=12)),
     "cutout": replace(BASELINE, cutout=12),
-    # A third of the schedule, for an afternoon on two cores.
+    # One cycle of a third of the epochs, where the whole schedule would take too long.
     "baseline-short": SHORT,
     "gridmask-short": replace(SHORT, gridmask=GridMaskConfig(probability=0.5, ramp_epochs=4)),
     # A second cycle from a checkpoint of the first (a warm restart), at half the learning rates,

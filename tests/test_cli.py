@@ -109,11 +109,7 @@ def test_a_warm_restart_goes_on_from_the_cycle_before_and_keeps_its_record(monke
     assert after["curves"][:2] == before["curves"]
     assert after["best_epoch"] == 3
     assert after["command"].endswith(f"--start {first.name}")
-    record = {
-        "curves": [{"epoch": 1}],
-        "earlier": 5,
-        "data": "none",
-    }  # a stranger's may be anything
+    record = {"curves": [{"epoch": 1}], "earlier": 5, "data": "none"}  # a stranger's
     save_checkpoint(load_checkpoint(first).model, first, record)
     assert run("train", second, *options).exit_code == 0
     assert [row["epoch"] for row in load_checkpoint(second).metadata["curves"]] == [1]

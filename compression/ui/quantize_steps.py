@@ -109,7 +109,7 @@ def quantize_layers(
         ways = ", ".join(ways) + ", or " if ways else ""
         text += f"That is more than 0.5 points lost: {ways}train the centroids to win it back."
     else:
-        text += "Less than 0.5 points lost, so there is no need to train the centroids."
+        text += "No more than 0.5 points lost, so there is no need to train the centroids."
     offered = gr.update(interactive=loses_much(drop))
     yield session, html.status(text), result(explorer, session), NO_CURVE, offered
 
