@@ -25,7 +25,8 @@ class FrontPoint:
     goal: `size` (spaced evenly on a logarithmic axis) or `random`; goal_bytes: asked for; size and
     drop (a fraction of accuracy) as predicted, None where nothing is; packed_bytes on disk; correct
     answers of total; price (nats for a bit) and the bytes tried at it, from which the search for
-    the next size goes on, where there was one.
+    the next size goes on, where there was one; bits: the width of a usual way, best of several on
+    validation images, None for the other ways and where it was chosen by what was predicted.
     """
 
     way: str
@@ -38,6 +39,7 @@ class FrontPoint:
     total: int
     price: float | None = None
     tried_bytes: int | None = None
+    bits: int | None = None
 
     @property
     def accuracy(self) -> float:

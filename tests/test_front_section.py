@@ -26,10 +26,21 @@ def test_the_remark_counts_the_sizes_that_ours_wins():
     text = remark(POINTS, dense_correct=900)
     assert "on or above all of the usual ways at 1 of 2 sizes;" in text
     assert "entropy-constrained it is on or above every other way at 1 of 2. Each usual way" in text
-    assert "random is one draw. Over 1 sizes drawn" in text
+    assert "width that is predicted to do it least damage; random is one draw; their" in text
+    assert "their files fill 100 % of the size or more. Over 1 sizes drawn" in text
     assert "drawn at random the predicted drop was off by 1.00 points on average (at most 1" in text
     assert "Over 2 sizes in equal ratios the predicted drop was off by 0.00 points" in text
     assert "above the size asked for" not in text
+
+
+def test_the_remark_says_how_the_usual_ways_were_set_up():
+    tried = [
+        dataclasses.replace(p, bits=4, packed_bytes=p.goal_bytes - 12_300) if p.way in RIVALS else p
+        for p in POINTS
+    ]
+    text = remark(tried, dense_correct=900)
+    assert "uses the bit width that is best on validation images; random" in text
+    assert "their files fill 88 % of the size or more." in text
 
 
 def test_the_remark_says_by_how_much_compensated_files_are_too_large():

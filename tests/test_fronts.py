@@ -17,7 +17,7 @@ from compression.allocation_table import setting_table
 from compression.budget_fit import fit
 from compression.cli import front
 from compression.compensation import quantize_compensated
-from compression.data import load_cifar10
+from compression.data import SPLITS, load_cifar10
 from compression.entropy_quantization import Trial
 from compression.evaluation import evaluate
 from compression.front_records import (
@@ -45,12 +45,12 @@ from compression.rival_allocations import (
 SETTINGS = (
     Path(__file__).resolve().parent.parent / "assets/results/settings-resnet9-s-baseline.json"
 )
-FEW = FrontConfig(sizes=1, randoms=1, recalibration_images=100, compensation_images=64)
+FEW = FrontConfig(sizes=1, randoms=1, recalibration_images=100, compensation_images=64, widths=1)
 
 
 @pytest.fixture(scope="module")
 def sets():
-    return {split: load_cifar10(split, "sample").head(200) for split in ("train", "test")}
+    return {split: load_cifar10(split, "sample").head(200) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_point_of_every_way_is_its_packed_files(
     way, tiny_network, tiny_settings, tiny_table, sets, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
-    config = FrontConfig(recalibration_images=100, compensation_images=50, seed=3)
+    config = FrontConfig(recalibration_images=100, compensation_images=50, seed=3, widths=1)
     point = Front(tiny_network, tiny_settings, sets, config)._point(way, "size", 24_000)
     train, test = sets["train"], sets["test"]
     found = ALLOCATIONS[way](tiny_table, tiny_network, 24_000)
@@ -185,7 +185,7 @@ def test_a_size_begins_where_the_two_before_led(dense, settings, sets, monkeypat
     monkeypatch.setattr(fronts, "fit_entropy_by_trial", trials)
     whole = Front(dense, settings, sets, FrontConfig())
     for size in (1000, 2000, 4000):
-        trial = whole._priced(size, None)
+        trial = whole._priced(size)
         whole._trials.append((trial.packed_bytes, trial.price))
     assert begun == [None, None, pytest.approx((100 / 4000) ** 2)]
 
@@ -227,12 +227,30 @@ def test_known_points_are_predicted_anew(points, dense, settings, sets, monkeypa
     assert again._foretold(points[2]) is points[2]  # of no allocation
 
 
-def test_a_size_that_no_bit_width_reaches_is_said(dense, settings):
-    def too_small(bits):
-        raise InputError("too small")
+def test_a_size_that_no_bit_width_reaches_has_no_point(tiny_network, tiny_settings, sets):
+    front = Front(tiny_network, tiny_settings, sets, FEW)
+    assert front._point(RIVALS[0], "size", 100) is None
 
-    with pytest.raises(InputError, match="must be within reach of some bit width"):
-        fronts._least(setting_table(dense, settings), too_small)
+
+@pytest.mark.parametrize(("widths", "place"), [(2, 1), (1, 0)])
+def test_a_usual_way_takes_the_width_that_is_best_on_validation(
+    widths, place, tiny_network, tiny_settings, tiny_table, sets, monkeypatch
+):
+    """Not the one that is predicted to be, nor one beyond the few that are tried."""
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    config = FrontConfig(recalibration_images=50, widths=widths)
+    front = Front(tiny_network, tiny_settings, sets, config)
+    found = [uniform_allocation(tiny_table, 60_000, bits) for bits in tiny_table.layers[0].bits]
+    found.sort(key=lambda allocation: allocation.divergence)
+    models = [front._made(allocation).model for allocation in found]  # the later, the better
+
+    def right(self, model, split):
+        assert split == "validation"
+        return [m.conv4.conv.weight.equal(model.conv4.conv.weight) for m in models].index(True)
+
+    monkeypatch.setattr(Front, "_right", right)
+    bits, allocation, _ = front._best_width(RIVALS[0], 60_000)
+    assert allocation == found[place] and set(allocation.bits.values()) <= {bits}
 
 
 def test_the_command_goes_on_where_it_was(recorded, tmp_path, monkeypatch):
@@ -268,6 +286,10 @@ def test_the_command_goes_on_where_it_was(recorded, tmp_path, monkeypatch):
     asked_of = [*asked, "--settings", "s.json", "--images", "100"]
     assert CliRunner().invoke(app, asked_of).exit_code == 0  # the same settings, from a file
     assert load_front(out)[1]["command"].endswith("sample --settings s.json --images 100")
+    (tmp_path / "kept.json").write_text("{}")
+    asked_of = [*asked, "--settings", str(tmp_path / "kept.json")]
+    assert CliRunner().invoke(app, asked_of).exit_code == 0  # which were measured before
+    assert load_front(out)[1]["command"].endswith("sample --settings kept.json")
     save_front(out, found, 1, 1, about | {"images": about["images"] | {"test": 10_000}})
     other = CliRunner().invoke(app, asked)
     assert "must hold the same run or not exist" in str(other.exception)

@@ -53,7 +53,9 @@ def front_command(
     dense = stored.unfolded(sets["train"].images).model
     command += f"--seed {seed} --source {sets['test'].source} "
     command += f"--settings {without_folders(settings)} " if settings else ""
-    command += f"--images {images}"  # which counts where there is no file of settings yet
+    if settings is None or not settings.is_file():  # else they are in the file, measured before
+        command += f"--images {images}"
+    command = command.strip()
     measured = measured_settings(checkpoint, settings, images, source, data, command)
     about = {
         "model": name,

@@ -90,10 +90,10 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
     if any(point.way == PRICED for point in points):
         text += f"; entropy-constrained it is on or above every other way at {best} of {len(sizes)}"
     if contested:
-        text += (
-            ". Each usual way uses the bit width that is predicted to do it least damage; random "
-            "is one draw"
-        )
+        tried = all(p.bits is not None for p in points if p.way in RIVALS)
+        text += ". Each usual way uses the bit width that is "
+        text += "best on validation images" if tried else "predicted to do it least damage"
+        text += f"; random is one draw; their files fill {_filled(points)} of the size or more"
     for goal, kind in (("random", "sizes drawn at random"), ("size", "sizes in equal ratios")):
         if mine := [point for point in points if point.goal == goal]:
             text += f". {_error(mine, kind, dense_correct)}"
@@ -108,6 +108,12 @@ def remark(points: list[FrontPoint], dense_correct: int, unseen: Sequence[FrontP
             f"{above:.1f} % above the size asked for"
         )
     return text + "."
+
+
+def _filled(points: list[FrontPoint]) -> str:
+    """What the usual ways' files use of the sizes asked for, at the least."""
+    least = min(p.packed_bytes / p.goal_bytes for p in points if p.way in RIVALS)
+    return f"{100 * least:.0f} %"
 
 
 def _above_goal(points: list[FrontPoint]) -> float:
