@@ -28,8 +28,9 @@ def markdown(content: dict[str, Any]) -> str:
     lasted = f", in {content['seconds'] / 60:.1f} minutes" if "seconds" in content else ""
     records = [content["machine"], *(row["machine"] for row in content["rows"] if "machine" in row)]
     machines = "; ".join(dict.fromkeys(map(machine_text, records)))
+    commits = " and ".join(dict.fromkeys(record["commit"] for record in records))
     lines = [
-        f"By `{content['command']}`, on {machines}{lasted}: "
+        f"By `{content['command']}`, on {machines}{lasted}, at commit {commits}: "
         f"{'; '.join([config['preset'], f'{images:,} training images', *_settings(config)])}.",
         "",
         "| Variant | Test accuracy | On disk | Smaller than dense float32 | Course report |",

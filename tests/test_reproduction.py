@@ -42,6 +42,9 @@ def test_the_whole_report_on_few_images_and_again_after_a_kill(tmp_path, monkeyp
         "gridmask, pruned, fine-tuned",
     ]  # fmt: skip
     assert "gridmask, pruned, 2 bits, trained" in names and len(names) == 20
+    assert rows[3]["steps"].endswith("; distilled 1 epoch")
+    trained = rows[names.index("gridmask, pruned, 2 bits, trained")]["steps"]
+    assert "; centroids distilled 1 epoch: " in trained
     for row in rows:
         assert (tmp_path / "run" / row["file"]).stat().st_size == row["packed_bytes"]
         assert row["test_images"] == 50
@@ -285,7 +288,7 @@ def test_the_configs_in_assets_are_sound(name):
     assert all("/" in cycles[0] for cycles in config.models.values()) != trained
 
 
-@pytest.mark.parametrize("name", ["quick", "shipped", "resnet9", *TWO_BITS])
+@pytest.mark.parametrize("name", ["quick", "short", "shipped", "resnet9", *TWO_BITS])
 def test_what_is_recorded_was_done_by_its_config(name):
     path = "quick-reproduction" if name == "quick" else f"reproduce-{name}"
     recorded = json.loads((ASSETS.parent / "results" / f"{path}.json").read_text())

@@ -33,6 +33,7 @@ REPRODUCED = (
     "compensated are recalibrated too, and rounded anew, not from the row above; trained ones go "
     "on from those."
 )
+NO_COMMIT = "The record is from before records named the commit of the code."
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -72,11 +73,23 @@ def _checkpoints() -> list[str]:
         *lines,
         "",
         "`resnet9-s` is half as wide as `resnet9`. `baseline` trained without GridMask, `gridmask` "
-        "with it; `distilled` went on from that, taught by the answers of several models. A name "
-        "in a command means the file of that name at its commit; a later one may be shipped now. A "
-        "commit with -dirty had changes that were not committed. Wall times hold what else the "
-        "machine did then; they do not tell which recipe is faster.",
+        "with it; `distilled` went on from that, taught by the answers of several models. A "
+        "shipped name in a command means that checkpoint at the command's commit; a later one may "
+        "be shipped now. Other files are what commands before wrote: each checkpoint's own file "
+        "has all of these commands, and the files between are not kept. Wall times hold what else "
+        f"the machine did then; they do not tell which recipe is faster.{_uncommitted()}",
     ]
+
+
+def _uncommitted() -> str:
+    """Which checkpoints have a part that code with changes not yet committed trained."""
+    dirty = [f"`{name}`" for name in SHIPPED if "-dirty" in json.dumps(read_metadata(name))]
+    return (
+        f" Parts of {' and '.join(dirty)} were trained by code with changes that were not yet "
+        "committed (its commit, in the file, ends in -dirty)."
+        if dirty
+        else ""
+    )
 
 
 def _packed() -> list[str]:
@@ -111,7 +124,7 @@ def _packed() -> list[str]:
         chains.append(f"`{name}` by {', then '.join(places)}")
     said = (
         f"Each step goes on from the file of the step before: {'; '.join(chains)}. Names in these "
-        "commands, too, are of files at their commits."
+        "commands are of shipped files at their commits."
     )
     return [*lines, "", said, "", *made.values()]
 
@@ -145,7 +158,7 @@ def _fronts() -> list[str]:
             "",
             f"On {points[0].total:,} test images, of which the dense model has "
             f"{about['dense_correct'] / points[0].total:.2%} right; by `{about['command']}` "
-            f"({machine_text(about['machine'])}); each layer's damage was measured by "
+            f"({_where(about)}); each layer's damage was measured by "
             f"`{about['settings']['command']}`:",
             "",
             "| Goal | " + " | ".join(WAYS) + f" | {OURS}, predicted |",
@@ -159,6 +172,19 @@ def _fronts() -> list[str]:
             lines.append(f"| {goal / 1024:,.0f} KiB | {' | '.join(cells)} | {foretold:.2%} |")
         lines += ["", remark(points, about["dense_correct"], unseen_goals(about["model"]))]
     return lines
+
+
+def _where(about: dict[str, Any]) -> str:
+    """On what a front was recorded, and by the code of which commits, oldest first."""
+    machines = [*about.get("earlier_machines", []), about["machine"]]
+    texts = ", then ".join(dict.fromkeys(map(machine_text, machines)))
+    commits = [machine["commit"] for machine in machines]
+    if not commits[1:]:
+        return f"{texts}, at commit {commits[0]}"
+    return (
+        f"{texts}, at commits {', '.join(commits[:-1])} and {commits[-1]}: what one has measured, "
+        "the next only predicts anew"
+    )
 
 
 def _quick() -> list[str]:
@@ -199,7 +225,9 @@ def _study() -> list[str]:
             f"| {NAMES[row.way]} | {row.mean:.2%} ± {100 * row.spread:.2f} | "
             f"{'' if row.way == 'plain' else apart} | {minutes(row.seconds)} |"
         )
-    return [*lines, "", conclusion(summary, about["config"]["epochs"])]
+    commits = dict.fromkeys(run.commit for run in runs)
+    told = f"At commit {' and '.join(commits)}." if all(commits) else NO_COMMIT
+    return [*lines, "", f"{conclusion(summary, about['config']['epochs'])} {told}"]
 
 
 def _fuzzed() -> list[str]:
