@@ -6,13 +6,13 @@ from pathlib import Path
 
 from compression.inputs import InputError
 from compression.presets import SHIPPED
-from compression.ui.explorer import Explorer
+from compression.ui.explorer import STORE_CAPACITY, Explorer
 from compression.ui.page import build_page
 from compression.ui.theme import CSS_FILE, THEME
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Host, port, model, data, and the longest training."""
+    """Host, port, model, data, the longest training, and how many variants are kept."""
     parser = argparse.ArgumentParser(description="The compression explorer's page.")
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument(
@@ -21,7 +21,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default=SHIPPED[0],
-        help=f"{', '.join(SHIPPED)}, or a safetensors file (default {SHIPPED[0]})",
+        help=f"{', '.join(SHIPPED)}, packed/NAME, or a safetensors file (default {SHIPPED[0]})",
     )
     parser.add_argument(
         "--source",
@@ -37,6 +37,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="MINUTES",
         help="refuse trainings that may take longer, for pages of many visitors (default: none)",
     )
+    parser.add_argument(
+        "--variants",
+        type=int,
+        default=STORE_CAPACITY,
+        help="how many models that visitors made are kept, of all together "
+        f"(default {STORE_CAPACITY}; each takes up to some 20 MiB of resnet9-s, 80 of resnet9)",
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser.parse_args(arguments)
 
@@ -45,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Launch the page; torch and the model load in the background once it answers."""
     options = parse_arguments(arguments)
     try:
-        explorer = Explorer(options.model, options.source, options.data, options.longest_minutes)
+        explorer = Explorer(
+            options.model, options.source, options.data, options.longest_minutes, options.variants
+        )
     except InputError as error:
         raise SystemExit(f"Error: {error}") from None
     page = build_page(explorer)
@@ -53,17 +62,20 @@ def main(arguments: list[str] | None = None) -> None:
     # the load, two for the tab in sight): a class of thirty at once is not to be turned away.
     page.queue(default_concurrency_limit=4, max_size=400)
     threading.Thread(target=explorer.warm_up, daemon=True).start()
-    page.launch(
-        server_name=options.host,
-        server_port=options.port,
-        inbrowser=options.open,
-        theme=THEME,
-        css_paths=CSS_FILE,
-        max_file_size="256mb",
-        state_session_capacity=300,
-        footer_links=["api"],
-        ssr_mode=False,
-    )
+    try:
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            inbrowser=options.open,
+            theme=THEME,
+            css_paths=CSS_FILE,
+            max_file_size="256mb",
+            state_session_capacity=300,
+            footer_links=["api"],
+            ssr_mode=False,
+        )
+    except OSError as error:  # the port is taken, or the address is none of this computer's
+        raise SystemExit(f"Error: host and port must be free to listen on, got: {error}") from None
 
 
 if __name__ == "__main__":

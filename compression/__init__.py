@@ -37,6 +37,7 @@ _EXPORTS = {
     "evaluate": "evaluation",
     "measure_complexity": "evaluation",
     "measure_latency": "evaluation",
+    "measure_latency_by_round": "evaluation",
     "GridMask": "gridmask",
     "grid_mask": "gridmask",
     "kept_fraction": "gridmask",

@@ -13,7 +13,7 @@ from compression.data import ImageSet
 from compression.evaluation import evaluate
 from compression.files import write_json
 from compression.hardware import machine_record
-from compression.inputs import InputError, choice, whole, whole_field
+from compression.inputs import InputError, choice, shown, whole, whole_field
 from compression.presets import PRESETS
 from compression.recipes import RECIPES, TrainConfig
 from compression.recorded_machine import machine_text
@@ -42,6 +42,8 @@ class StudyConfig:
         if not self.seeds:
             raise InputError("seeds must name at least one seed, got none.")
         seeds = tuple(whole("seed", seed, 0, 2**31 - 1) for seed in self.seeds)
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"seeds must be different numbers, got {shown(self.seeds)}.")
         object.__setattr__(self, "seeds", seeds)
 
     def recipe(self, way: str, seed: int) -> TrainConfig:

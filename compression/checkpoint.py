@@ -8,9 +8,10 @@ exactly the name, shape and type of the network that the metadata names.
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from compression.presets import PRESETS, SHIPPED
 from compression.resnet9 import ResNet9, build_model
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
+PACKED = FOLDER.with_name("packed")
+SHARD_BYTES = 9 * 2**20
 MAX_BYTES, MAX_HEADER_BYTES = 256 * 2**20, 4 * 2**20
 
 
@@ -35,15 +38,18 @@ class Checkpoint:
     metadata: dict[str, Any]
 
 
-def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(
+    name_or_path: str | os.PathLike[str], *, names: Sequence[str] = SHIPPED
+) -> Checkpoint:
     """A shipped checkpoint by name (`resnet9-s/baseline`, ...) or a file by path.
 
     Either may be in several files, `NAME-1-of-2.safetensors` and so on in place of
-    `NAME.safetensors`, whose tensors are taken together. Raises InputError for an unknown name, a
-    file that is missing, too large, truncated, a pickle, not safetensors, or whose tensors are not
-    exactly those of the preset that its metadata names.
+    `NAME.safetensors`, whose tensors are taken together. names: those that the sentence about an
+    unknown one lists. Raises InputError for an unknown name, a file that is missing, too large,
+    truncated, a pickle, not safetensors, or whose tensors are not exactly those of the preset that
+    its metadata names.
     """
-    paths = _resolve(name_or_path)
+    paths = _resolve(name_or_path, names)
     path = paths[0]
     state: dict[str, torch.Tensor] = {}
     try:
@@ -57,7 +63,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
                 raise InputError(f"{names} must be of one checkpoint, got parts of several.")
             model = build_model(metadata["preset"])
             places = {name: file for file in files for name in file.keys()}
-            _check_tensors(places, model, path)
+            _check_tensors(places, model, paths)
             state = {name: file.get_tensor(name) for name, file in places.items()}
     except (SafetensorError, OSError) as error:
         raise InputError(
@@ -88,14 +94,40 @@ def save_shards(
     path: str | os.PathLike[str],
     metadata: dict[str, Any],
     *,
-    shard_bytes: int = 9 * 2**20,
+    shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
     """Write `model` in half precision as `NAME-1-of-2.safetensors` and so on, for `NAME` in `path`.
 
     Each file holds tensors of at most `shard_bytes`, or one that is larger, and the metadata.
-    Returns the files. Raises InputError where another checkpoint of that name would be taken in
-    their place, or with them.
+    Returns the files. Raises InputError as `shard_files` does.
     """
+    targets = shard_files(model, path, shard_bytes=shard_bytes)
+    described = {"preset": model.preset} | metadata
+    for shard, target in zip(_in_shards(model, shard_bytes), targets, strict=True):
+        _write(shard, target, described)
+    return targets
+
+
+def shard_files(
+    model: ResNet9, path: str | os.PathLike[str], *, shard_bytes: int = SHARD_BYTES
+) -> list[Path]:
+    """The files that `save_shards` would write. Raises InputError where another checkpoint of that
+    name would be taken in their place, or with them."""
+    stem, several = at_home(path).with_suffix(""), len(_in_shards(model, shard_bytes))
+    targets = [
+        stem.with_name(f"{stem.name}-{k + 1}-of-{several}.safetensors") for k in range(several)
+    ]
+    in_the_way = [each for each in _known_as(at_home(path)) if each not in targets]
+    if in_the_way:
+        raise InputError(
+            f"{', '.join(each.name for each in in_the_way)} must be moved away before, since "
+            f"{targets[0].name} and so on load by the name {stem.name}.safetensors too."
+        )
+    return targets
+
+
+def _in_shards(model: ResNet9, shard_bytes: int) -> list[dict[str, torch.Tensor]]:
+    """The tensors in half precision, in parts of at most so many bytes, or of one larger tensor."""
     shards: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for name, value in model.state_dict().items():
@@ -106,20 +138,7 @@ def save_shards(
             size = 0
         shards[-1][name] = tensor
         size += tensor.nbytes
-    stem, described = at_home(path).with_suffix(""), {"preset": model.preset} | metadata
-    targets = [
-        stem.with_name(f"{stem.name}-{k + 1}-of-{len(shards)}.safetensors")
-        for k in range(len(shards))
-    ]
-    in_the_way = [each for each in _known_as(at_home(path)) if each not in targets]
-    if in_the_way:
-        raise InputError(
-            f"{', '.join(each.name for each in in_the_way)} must be moved away before, since "
-            f"{targets[0].name} and so on load by the name {stem.name}.safetensors too."
-        )
-    for shard, target in zip(shards, targets, strict=True):
-        _write(shard, target, described)
-    return targets
+    return shards
 
 
 def _write(state: dict[str, torch.Tensor], target: Path, described: dict[str, Any]) -> None:
@@ -136,16 +155,33 @@ def save_tensors(state: dict[str, torch.Tensor], path: Path, metadata: dict[str,
         raise OSError(f"{path.name} cannot be written: {error}") from error
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> list[Path]:
+def file_of(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file that a shipped name stands for: `resnet9-s/baseline`, or, unless there is such a
+    path, `packed/NAME` (a packed file); else the path itself, `~` as the home folder."""
+    given = name_or_path
+    text = given.as_posix() if isinstance(given, PurePath) else os.fspath(given)
+    if text in SHIPPED:
+        return FOLDER / f"{text}.safetensors"
+    if text in packed_names() and not os.path.exists(text):
+        return PACKED / f"{Path(text).name}.safetensors"
+    return at_home(text)
+
+
+def packed_names() -> tuple[str, ...]:
+    """The shipped packed files: `packed/NAME`, by name."""
+    return tuple(sorted(f"packed/{path.stem}" for path in PACKED.glob("*.safetensors")))
+
+
+def _resolve(name_or_path: str | os.PathLike[str], names: Sequence[str]) -> list[Path]:
     """The file, or the files of a checkpoint that is in several."""
     text = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path
     if not isinstance(text, str) or not text:
         raise InputError(f"checkpoint must be a name or a path, got {shown(text)}.")
-    path = FOLDER / f"{text}.safetensors" if text in SHIPPED else at_home(text)
-    paths = [path] if os.path.isfile(path) else _shards_of(Path(path))
+    path = file_of(text)
+    paths = [path] if os.path.isfile(path) else _shards_of(path)
     if not paths:
         raise InputError(
-            f"checkpoint must be one of {', '.join(SHIPPED)}, or the path of a safetensors file, "
+            f"checkpoint must be one of {', '.join(names)}, or the path of a safetensors file, "
             f"got {shown(text)}."
         )
     size = sum(each.stat().st_size for each in paths)
@@ -205,13 +241,19 @@ def _parse_metadata(raw: dict[str, str], path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _check_tensors(files: dict[str, Any], model: nn.Module, path: Path) -> None:
+def _check_tensors(files: dict[str, Any], model: nn.Module, paths: Sequence[Path]) -> None:
     """Names, shapes and types out of the headers alone, before any tensor is read.
 
     files: each tensor's name and the open file that holds it.
     """
-    expected = model.state_dict()
+    expected, path = model.state_dict(), paths[0]
     found = set(files)
+    part = re.fullmatch(r"(.+)-(\d+)-of-(\d+)\.safetensors", path.name)
+    if part and len(paths) == 1 and found < set(expected):
+        raise InputError(
+            f"{path.name} must be loaded with its other parts, by the name {part[1]}.safetensors "
+            f"in the folder that holds them all, got part {part[2]} of {part[3]} alone."
+        )
     if found != set(expected):
         differing = sorted(found ^ set(expected))
         raise InputError(

@@ -19,7 +19,7 @@ from torch.nn import functional
 from compression.data import CIFAR10_CLASSES
 from compression.inference import check_images, device_of, predict_logits, resolved_precision
 from compression.inputs import InputError
-from compression.latency import Latency, measure_latency
+from compression.latency import Latency, measure_latency, measure_latency_by_round
 
 __all__ = [
     "Averages",
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "measure_complexity",
     "measure_latency",
+    "measure_latency_by_round",
     "wilson_interval",
 ]
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,11 @@ def without_folders(start: object) -> str:
         return text
     path, root = Path(text).resolve(), Path(__file__).resolve().parents[1]
     return path.relative_to(root).as_posix() if path.is_relative_to(root / "assets") else path.name
+
+
+def as_argument(path: object) -> str:
+    """`without_folders` as one word of a recorded command, in quotes where a shell needs them."""
+    return shlex.quote(without_folders(path))
 
 
 def read_record(path: Path, what: str) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def size_text(size_bytes: float) -> str:
     return f"{round(size_bytes):,} bytes ({size_bytes / 1024:,.1f} KiB)"
 
 
+def count(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: `1 epoch`, `3 epochs`; several: where it takes more than an s."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 

@@ -35,6 +35,15 @@ class Latency:
     device: str
 
 
+@dataclass(frozen=True)
+class LatencyRound:
+    """fraction: of all images that has been answered; latencies: of the batch sizes that are done,
+    so all of them at the last round."""
+
+    fraction: float
+    latencies: dict[str, tuple[Latency, ...]]
+
+
 def measure_latency(
     models: Mapping[str, nn.Module],
     *,
@@ -48,6 +57,21 @@ def measure_latency(
     threads: how many torch may use on the CPU while measuring (default: as it is set). Raises
     InputError for no models, no batch sizes, or numbers out of range.
     """
+    *_, last = measure_latency_by_round(
+        models, batch_sizes=batch_sizes, repeats=repeats, warmup=warmup, threads=threads
+    )
+    return last.latencies
+
+
+def measure_latency_by_round(
+    models: Mapping[str, nn.Module],
+    *,
+    batch_sizes: tuple[int, ...] = (1, 256),
+    repeats: int = 15,
+    warmup: int = 3,
+    threads: int | None = None,
+) -> Iterator[LatencyRound]:
+    """`measure_latency` with a result after every round, the last one with the latencies."""
     if not models:
         raise InputError("models must name at least one model, got none.")
     if not batch_sizes:
@@ -58,32 +82,27 @@ def measure_latency(
     if threads is not None:
         threads = whole("threads", threads, 1, 1024)
     ready = {name: fold_batch_norm(model) for name, model in models.items()}
-    with _thread_count(threads), torch.inference_mode():
-        rows = {size: _timed_in_turn(ready, size, repeats, warmup) for size in sizes}
-        return {
-            name: tuple(
-                _summary(size, rows[size][name], device_of(ready[name]).type) for size in sizes
-            )
-            for name in ready
+    images, rounds = 0, warmup + repeats
+    found: dict[str, tuple[Latency, ...]] = dict.fromkeys(ready, ())
+    for size in sizes:
+        noise = torch.randn(size, *_IMAGE, generator=torch.Generator().manual_seed(0))
+        inputs = {
+            name: noise.to(device_of(model), memory_format=torch.channels_last)
+            for name, model in ready.items()
         }
-
-
-def _timed_in_turn(
-    models: Mapping[str, nn.Module], size: int, repeats: int, warmup: int
-) -> dict[str, list[float]]:
-    """Name -> milliseconds of each timed round."""
-    noise = torch.randn(size, *_IMAGE, generator=torch.Generator().manual_seed(0))
-    inputs = {
-        name: noise.to(device_of(model), memory_format=torch.channels_last)
-        for name, model in models.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(warmup + repeats):
-        for name, model in models.items():
-            elapsed = _milliseconds(model, inputs[name])
-            if turn >= warmup:
-                times[name].append(elapsed)
-    return times
+        times: dict[str, list[float]] = {name: [] for name in ready}
+        for turn in range(rounds):
+            # Set for a round alone: between two of them whoever asked goes on.
+            with _thread_count(threads), torch.inference_mode():
+                for name, model in ready.items():
+                    elapsed = _milliseconds(model, inputs[name])
+                    if turn >= warmup:
+                        times[name].append(elapsed)
+                if turn == rounds - 1:
+                    for name, model in ready.items():
+                        found[name] += (_summary(size, times[name], device_of(model).type),)
+            images += size
+            yield LatencyRound(images / (rounds * sum(sizes)), dict(found))
 
 
 def _milliseconds(model: nn.Module, batch: Tensor) -> float:

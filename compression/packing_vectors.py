@@ -2,9 +2,9 @@
 
 In eval mode batch norm is scale * x + shift, two numbers a channel in place of four; what comes
 back has mean 0 and the variance that makes its scale that one (`unfolding.py` takes it apart again,
-for what needs a batch's own statistics). Half precision rounds by at most one part in 2048, which
-moved the accuracy of neither shipped `resnet9-s` on the 10,000 test images (a test holds recorded
-reproductions, whose rows are packed files, to the checkpoints' own figures).
+for what needs a batch's own statistics). Half precision rounds by at most one part in 2048, by
+which no shipped checkpoint in a recorded reproduction has more than one of the 10,000 test images
+more or fewer right (a test holds the rows, measured on packed files, to the checkpoints' figures).
 """
 
 import numpy as np

@@ -22,6 +22,7 @@ from compression.data import ImageSet
 from compression.files import write_json, write_text
 from compression.hardware import machine_record
 from compression.inference import count_correct
+from compression.inputs import count
 from compression.model import ResNet9, load_checkpoint, save_checkpoint
 from compression.packing import save_packed
 from compression.presets import layer_names
@@ -184,9 +185,7 @@ class Reproduction:
         steps, parts = stage
         if not path.is_file():
             # A trained network's answers make steeper steps than labels: 0.02 comes near diverging.
-            rate = (
-                FINE_TUNE.sgd_lr / FINE_TUNE.temperature**2 if config.distil else FINE_TUNE.sgd_lr
-            )
+            rate = FINE_TUNE.sgd_lr / (FINE_TUNE.temperature**2 if config.distil else 1)
             recipe = dataclasses.replace(
                 FINE_TUNE,
                 epochs=config.fine_tune_epochs,
@@ -208,7 +207,7 @@ class Reproduction:
             resume.unlink(missing_ok=True)
         way = "distilled" if config.distil else "fine-tuned"
         tuned = dataclasses.replace(parts, model=load_checkpoint(path).model)
-        return [*steps, f"{way} {config.fine_tune_epochs} epochs"], tuned
+        return [*steps, f"{way} {count(config.fine_tune_epochs, 'epoch')}"], tuned
 
     def _quantized(self, name: str, make: Callable[[], Stage]) -> None:
         """What `make` gives, at each bit width; made where a row of it is still to be measured."""
@@ -264,7 +263,7 @@ class Reproduction:
         """The best epoch's model, or the start where no epoch was better on validation."""
         way = "distilled" if self.config.distil else "trained"
         best = f"epoch {last.best_epoch}" if last.best_epoch else "the start"
-        text = f"{what} {way} {last.epochs} epochs{how}: {best} kept, best on validation"
+        text = f"{what} {way} {count(last.epochs, 'epoch')}{how}: {best} kept, best on validation"
         return [*stage[0], text], last.best
 
     def _pair(self) -> tuple[ImageSet, ImageSet]:

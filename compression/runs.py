@@ -1,6 +1,7 @@
 """A training run as a checkpoint: from a named recipe to a file that says how it came about."""
 
 import copy
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from compression.checkpoint import Checkpoint, save_shards
+from compression.checkpoint import Checkpoint, save_shards, shard_files
 from compression.data import ImageSet
 from compression.ensemble import as_one
 from compression.evaluation import evaluate
-from compression.files import without_folders
+from compression.files import as_argument
 from compression.hardware import machine_record
 from compression.inputs import InputError, choice
 from compression.model import ResNet9, build_model, load_checkpoint, save_checkpoint
@@ -52,10 +53,10 @@ def train_checkpoint(
     teacher = as_one([load_checkpoint(name).model for name in teachers]) if teachers else None
     model, earlier = _first_weights(preset, seed, start)
     source = sets["train"].source
-    command = f"python -m compression train {out.name} --recipe {recipe} --preset {preset} "
-    command += f"--epochs {config.epochs} --seed {seed} --source {source}"
-    command += f" --start {without_folders(start)}" if start else ""
-    command += "".join(f" --teacher {without_folders(name)}" for name in teachers)
+    command = f"python -m compression train {shlex.quote(out.name)} --recipe {recipe} "
+    command += f"--preset {preset} --epochs {config.epochs} --seed {seed} --source {source}"
+    command += f" --start {as_argument(start)}" if start else ""
+    command += "".join(f" --teacher {as_argument(name)}" for name in teachers)
     command += f" --draws {draws}" if draws is not None else ""
     record: dict[str, Any] = {
         "recipe": recipe,
@@ -99,7 +100,7 @@ def average_checkpoints(
     record = {key: value for key, value in loaded[-1].metadata.items() if key not in own} | {
         "averaged": [str(checkpoint.metadata.get("command", "")) for checkpoint in loaded],
         "command": " ".join(
-            ["python -m compression average", out.name, *map(without_folders, starts)]
+            ["python -m compression average", shlex.quote(out.name), *map(as_argument, starts)]
             + ["--source", sets["train"].source]
         ),
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
@@ -119,6 +120,7 @@ def shard_checkpoint(
     record are those of the halved weights.
     """
     loaded = load_checkpoint(start)
+    shard_files(loaded.model, out)  # what is in the way is said before anything is measured
     model = copy.deepcopy(loaded.model)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
@@ -126,7 +128,7 @@ def shard_checkpoint(
     validation = sets["validation"]
     record = dict(loaded.metadata) | {
         "precision": "float16",
-        "sharded": f"python -m compression shard {without_folders(start)} {out.name} "
+        "sharded": f"python -m compression shard {as_argument(start)} {shlex.quote(out.name)} "
         f"--source {validation.source}",
         "validation_accuracy": evaluate(model, validation.images, validation.labels).accuracy,
         **_measured_anew(record_of=loaded, model=model, test_set=sets["test"]),

@@ -24,7 +24,7 @@ from compression.entropy_training import train_entropy
 from compression.files import read_record, write_json
 from compression.hardware import machine_record
 from compression.inference import count_correct
-from compression.inputs import InputError
+from compression.inputs import InputError, count
 from compression.packing import description_bytes
 from compression.quantization import QuantizedModel
 from compression.recalibration import recalibrate_batch_norm
@@ -101,13 +101,14 @@ def _steps(
         few = min(images, config.compensation_images)
         steps.append(f"rounding errors made up for on {few} images")
     if config.epochs:
-        steps.append(f"{config.epochs} epochs of distillation{source} through the rounding")
+        epochs = count(config.epochs, "epoch")
+        steps.append(f"{epochs} of distillation{source} through the rounding")
     steps.append(f"at most {round(config.max_bytes):,} bytes, {zeros:.1%} zeros")
     steps.append("batch norm recalibrated where that was better on validation")
     if config.centroid_epochs:
         said = "" if config.epochs else source  # once is enough
-        text = f"{config.centroid_epochs} epochs of centroid distillation{said}, best on validation"
-        steps.append(text)
+        epochs = count(config.centroid_epochs, "epoch")
+        steps.append(f"{epochs} of centroid distillation{said}, best on validation")
     return steps
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from compression.checkpoint import Checkpoint, load_checkpoint
+from compression.checkpoint import Checkpoint, file_of, load_checkpoint, packed_names
 from compression.packing import is_packed, load_packed_parts
+from compression.presets import SHIPPED
 from compression.quantization import QuantizedLayer, QuantizedModel, quantized_layer_of
 from compression.resnet9 import ResNet9, prunable_layers
 from compression.unfolding import unfold_batch_norm
@@ -20,12 +21,14 @@ _STEPS, _LENGTH = 60, 160  # of a file's steps, and of each
 class StoredModel:
     """A model with its quantized layers and masks, and what its file says of how it came about.
 
-    name: the file's, without its ending; steps: in words.
+    name: the file's, without its ending; steps: in words; file_bytes: what the packed file takes
+    that it came out of, None for another model.
     """
 
     name: str
     steps: tuple[str, ...]
     parts: QuantizedModel
+    file_bytes: int | None = None
 
     @property
     def layers(self) -> dict[str, QuantizedLayer]:
@@ -41,20 +44,24 @@ class StoredModel:
     def unfolded(self, images: Tensor) -> "StoredModel":
         """The same to be changed, as `unfold_batch_norm` gives it on (N, 32, 32, 3) training
         images; itself where batch norm is not folded."""
-        parts = dataclasses.replace(self.parts, model=unfold_batch_norm(self.model, images))
-        return dataclasses.replace(self, parts=parts)
+        model = unfold_batch_norm(self.model, images)
+        if model is self.model:
+            return self
+        parts = dataclasses.replace(self.parts, model=model)
+        return dataclasses.replace(self, parts=parts, file_bytes=None)
 
 
 def load_stored(name_or_path: str | os.PathLike[str]) -> StoredModel:
-    """A shipped name, a checkpoint file, or a packed file; told apart by its content.
+    """A shipped name (`resnet9-s/baseline`, `packed/resnet9-60x`), a checkpoint file, or a packed
+    file; the two told apart by their content.
 
     Raises InputError as `load_checkpoint` and `load_packed` do.
     """
     name = Path(name_or_path).stem if isinstance(name_or_path, str | os.PathLike) else ""
-    if name and is_packed(name_or_path):
-        parts, about = load_packed_parts(name_or_path)
-        return StoredModel(name, steps_of(about["recipe"]), parts)
-    return of_checkpoint(name, load_checkpoint(name_or_path))
+    if name and is_packed(path := file_of(name_or_path)):
+        parts, about = load_packed_parts(path)
+        return StoredModel(name, steps_of(about["recipe"]), parts, path.stat().st_size)
+    return of_checkpoint(name, load_checkpoint(name_or_path, names=(*SHIPPED, *packed_names())))
 
 
 def of_checkpoint(name: str, checkpoint: Checkpoint) -> StoredModel:

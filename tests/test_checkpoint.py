@@ -1,6 +1,7 @@
 """Checkpoints: the round trip, half precision, shards, and the names that stand for files."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from compression import checkpoint
-from compression.checkpoint import load_checkpoint, save_checkpoint, save_shards
+from compression.checkpoint import (
+    PACKED,
+    file_of,
+    load_checkpoint,
+    packed_names,
+    save_checkpoint,
+    save_shards,
+)
 from compression.inputs import InputError
 from compression.model import build_model
+from compression.presets import SHIPPED
+from compression.stored import load_stored
 from tests import checkpoint_cases
 from tests.checkpoint_cases import METADATA, rewrite
 
@@ -103,6 +113,50 @@ def test_a_file_in_several_loads_by_its_name(tmp_path):
         load_checkpoint(tmp_path / "a.b.safetensors")
     with pytest.raises(InputError, match="or the path of a safetensors file, got "):
         load_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_one_part_alone_is_said_to_be_one(tmp_path):
+    model = build_model("resnet9-s", seed=3).eval()
+    files = save_shards(model, tmp_path / "a.safetensors", {}, shard_bytes=2**20)
+    expected = (
+        f"{files[0].name} must be loaded with its other parts, by the name a.safetensors in the "
+        f"folder that holds them all, got part 1 of {len(files)} alone."
+    )
+    for name in (files[0].name, "a-1-of-2.safetensors.x"):  # the other says nothing of parts
+        (tmp_path / name).write_bytes(files[0].read_bytes())
+        with pytest.raises(InputError) as caught:
+            load_checkpoint(tmp_path / name)
+        assert (str(caught.value) == expected) == (name == files[0].name)
+    (whole,) = save_shards(model, tmp_path / "b.safetensors", {})
+    assert load_checkpoint(whole).metadata == {"preset": "resnet9-s"}
+
+
+def test_shipped_packed_names_stand_for_files_unless_there_is_such_a_path(
+    monkeypatch, tmp_path, whole
+):
+    monkeypatch.chdir(tmp_path)
+    (name, *_) = names = packed_names()
+    assert (
+        names and file_of(name) == file_of(Path(name)) == PACKED / f"{Path(name).name}.safetensors"
+    )
+    assert file_of("packed/none") == Path("packed/none")
+    with pytest.raises(
+        InputError, match=r"must be a checkpoint here, got a packed file: .* unpack"
+    ):
+        load_checkpoint(name)
+    with pytest.raises(
+        InputError, match=f"^checkpoint must be one of {', '.join(SHIPPED)}, or the"
+    ):
+        load_checkpoint("packed/none")
+    with pytest.raises(
+        InputError, match=f", {', '.join(names)}, or the path of a safetensors file"
+    ):
+        load_stored("packed/none")
+    stored = load_stored(name)
+    assert stored.name == Path(name).name and stored.file_bytes == file_of(name).stat().st_size
+    (tmp_path / "packed").mkdir()
+    (tmp_path / name).write_bytes(whole.read_bytes())
+    assert file_of(name) == Path(name) and load_stored(name).file_bytes is None
 
 
 def test_files_of_two_checkpoints_are_never_taken_together(tmp_path):

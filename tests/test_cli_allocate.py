@@ -38,6 +38,14 @@ def test_both_goals_are_met_by_kept_measurements():
     assert near["predicted_accuracy"] >= near["dense_accuracy"] - 0.01
 
 
+def test_it_is_said_on_what_the_accuracies_are():
+    words = ["allocate", *BASELINE, "--max-kib", "250", "--source", "sample"]
+    told = CliRunner().invoke(app, words).stdout
+    count = load_settings(SETTINGS).points[0].total
+    on = f"{count:,} validation images that the settings were measured on"
+    assert f"\nboth accuracies: of the {on}\n" in told
+
+
 def test_what_was_measured_is_kept_and_used_again(tmp_path, monkeypatch):
     points, seen = load_settings(SETTINGS).points, load_cifar10("validation", "sample").head(60)
 

@@ -1,5 +1,5 @@
-"""The commands scan, compare, average and shard: what they write and what they say, against the
-functions behind them, on a tiny network and a few images."""
+"""The commands evaluate, scan, compare, average and shard: what they write and what they say,
+against the functions behind them, on a tiny network and a few images."""
 
 import csv
 import functools
@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from compression import runs
 from compression.__main__ import app
 from compression.cli import measure
 from compression.evaluation import evaluate
@@ -29,10 +30,31 @@ few_images = cli_cases.few_images
 start = cli_cases.start
 
 
+def test_evaluate_says_each_class_in_percent(start):
+    found = measured(start, "test")
+    lines = dict(line.split(": ", 1) for line in run("evaluate", start).splitlines())
+    assert lines["accuracy"] == f"{100 * found.correct / 50:.2f}%"
+    assert lines["95 % interval"] == f"{found.low:.2%} to {found.high:.2%}"
+    assert lines["correct"] == f"{found.correct} of 50 images"
+    for report in found.per_class:
+        scores = (report.precision, report.recall, report.f1)
+        told = "precision {:.2%}, recall {:.2%}, F1 {:.2%}, {} images".format
+        assert lines[report.name] == told(*scores, report.support).replace(
+            ", 1 images", ", 1 image"
+        )
+    assert lines["macro"].endswith(f", recall {found.macro.recall:.2%}, F1 {found.macro.f1:.2%}")
+    shown = json.loads(run("evaluate", start, "--json"))
+    assert shown["interval"] == [found.low, found.high] and shown["images"] == 50
+    assert shown["macro"] == asdict(found.macro)
+    assert shown["classes"] == [asdict(report) for report in found.per_class]
+    assert shown["confusion"] == found.confusion.tolist()
+    assert {"weighted", "loss", "macs", "parameters", "nonzero_parameters"} <= set(shown)
+
+
 @pytest.mark.parametrize("ending", ["json", "csv"])
 def test_scan_writes_the_points_of_the_layers_and_levels_asked_for(start, tmp_path, ending):
     out = tmp_path / f"points.{ending}"
-    words = ("--levels", "0.9,0.4", "--layers", "linear,conv2", "--images", 30, "--out", out)
+    words = ("--levels", "0.9,0.4", "--layers", "linear, conv2", "--images", 30, "--out", out)
     words += ("--precision", "float32", "--max-drop", 4, "--json")
     shown = json.loads(run("scan", start, *words))
     model, images = load_checkpoint(start).model, few("validation").head(30)
@@ -152,6 +174,15 @@ def test_shard_writes_half_precision_and_measures_it(start, tmp_path):
     mean = tmp_path / "mean.safetensors"
     run("average", mean, start, out)  # which is in float32 again
     assert not {"precision", "sharded"} & set(load_checkpoint(mean).metadata)
+
+
+def test_shard_finds_what_is_in_the_way_before_it_measures(start, monkeypatch):
+    def work(*asked):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(runs, "evaluate", work)
+    done = CliRunner().invoke(app, ["shard", str(start), str(start), "--source", "sample"])
+    assert str(done.exception).startswith("start.safetensors must be moved away before")
 
 
 @pytest.mark.parametrize(

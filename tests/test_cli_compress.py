@@ -87,7 +87,7 @@ def test_prune_fine_tunes_with_the_zeros_held(start, tmp_path):
         kept = cut.masks[name]
         assert not weight[~kept].any()
         assert not torch.equal(weight[kept], prunable_layers(cut.model)[name].weight[kept])
-    assert load_stored(out).steps[-1] == "fine-tuned 1 epochs, best of them 1"
+    assert load_stored(out).steps[-1] == "fine-tuned 1 epoch, best of them 1"
 
 
 def test_prune_holds_the_zeros_that_a_checkpoint_has_already(start, tmp_path):

@@ -7,10 +7,11 @@ import torch
 from typer.testing import CliRunner
 
 from compression.__main__ import app
+from compression.checkpoint import file_of
 from compression.data import load_cifar10
 from compression.evaluation import evaluate
 from compression.inputs import InputError
-from compression.model import load_checkpoint, prunable_layers
+from compression.model import load_checkpoint, prunable_layers, save_checkpoint
 from compression.packing import load_packed, save_packed
 from compression.stored import StoredModel, load_stored
 
@@ -92,6 +93,38 @@ def test_a_size_is_asked_for_in_place_of_bits(tmp_path):
     assert 0.98 * 250 * 1024 < size <= 250 * 1024
     done = CliRunner().invoke(app, [*map(str, words), "--max-kib", "250", "--bits", "4"])
     assert str(done.exception) == "Either --max-kib, or --bits and --layer, can be given, got both."
+
+
+def test_a_shipped_packed_file_goes_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = "packed/resnet9-s-30x"
+    shown = json.loads(run("inspect", name, "--json").stdout)
+    assert shown["total_bytes"] == file_of(name).stat().st_size
+    run("unpack", name, "plain.safetensors")
+    words = ("--source", "sample", "--images", 50, "--json")
+    found = [
+        json.loads(run("evaluate", path, *words).stdout)["correct"]
+        for path in (name, "plain.safetensors", file_of(name))
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_no_file_takes_the_place_of_the_one_that_it_is_made_of(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    plain, packed = tmp_path / "plain.safetensors", tmp_path / "packed.safetensors"
+    model = load_checkpoint("resnet9-s/baseline").model
+    save_checkpoint(model, plain, {})
+    save_packed(load_stored(plain), packed)
+    (tmp_path / "link.safetensors").symlink_to(plain)
+    for words in (
+        ("pack", plain, plain.name), ("pack", "link.safetensors", plain),
+        ("pack", "./plain.safetensors", "link.safetensors"), ("unpack", packed, packed.name),
+    ):  # fmt: skip
+        before = plain.read_bytes(), packed.read_bytes()
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        expected = f"The file to write must be another than {words[1]}, got the same."
+        assert isinstance(done.exception, InputError) and str(done.exception) == expected
+        assert before == (plain.read_bytes(), packed.read_bytes())
 
 
 def test_a_packed_file_of_another_name_is_refused(tmp_path):

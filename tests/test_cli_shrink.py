@@ -51,21 +51,24 @@ def asked(tiny_network, monkeypatch):
 
 def test_every_option_reaches_the_shrinking(asked, tiny_network, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(tiny_network, "dense.safetensors", {})
-    teachers = ["first.safetensors", "second.safetensors"]
+    save_checkpoint(tiny_network, "dense (1).safetensors", {})
+    teachers = ["first one.safetensors", "second.safetensors"]
     for seed, name in enumerate(teachers, start=1):
         save_checkpoint(build_model("tiny", seed=seed), name, {})
-    save_packed(StoredModel("", ("as trained",), quantize(tiny_network, 3)), "start.safetensors")
-    words = ["shrink", "dense.safetensors", "small.safetensors", "--compensate"]
+    save_packed(
+        StoredModel("", ("as trained",), quantize(tiny_network, 3)), "its start.safetensors"
+    )
+    words = ["shrink", "dense (1).safetensors", "a small.safetensors", "--compensate"]
     words += [str(word) for pair in OPTIONS.items() for word in pair]
     words += [word for name in teachers for word in ("--teacher", name)]
-    words += ["--start", "start.safetensors"]
-    done = CliRunner().invoke(app, [*words, "--results", "record.json"])
+    words += ["--start", "its start.safetensors", "--results", "my record.json"]
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (done.output, done.exception)
-    record = json.loads((tmp_path / "record.json").read_text())
+    record = json.loads((tmp_path / "my record.json").read_text())
     assert record["config"] == asdict(CONFIG)
     again = shlex.split(record["command"])
     assert again[:3] == ["python", "-m", "compression"]
+    assert sorted(again[3:]) == sorted(words)
     done = CliRunner().invoke(app, again[3:])
     assert done.exit_code == 0, (done.output, done.exception)
     assert len(asked) == 2
@@ -75,10 +78,11 @@ def test_every_option_reaches_the_shrinking(asked, tiny_network, monkeypatch, tm
             "train": 50, "validation": 50, "test": 50,
         }  # fmt: skip
         assert same_bits(call["dense"], tiny_network)
-        assert same_bits(call["start"].model, load_packed("start.safetensors"))
+        assert same_bits(call["start"].model, load_packed("its start.safetensors"))
         for teacher, name in zip(call["teachers"], teachers, strict=True):
             assert same_bits(teacher, load_checkpoint(name).model)
-        assert (call["name"], call["folder"].resolve()) == ("small", (tmp_path / "small").resolve())
+        assert call["name"] == "a small"
+        assert call["folder"].resolve() == (tmp_path / "a small").resolve()
 
 
 def test_without_options_nothing_is_begun_from_or_taught(asked, tiny_network, tmp_path):
@@ -95,3 +99,8 @@ def test_without_options_nothing_is_begun_from_or_taught(asked, tiny_network, tm
     (call,) = asked
     assert call["config"] == ShrinkConfig(30 * 1024)
     assert (call["start"], list(call["teachers"])) == (None, [])
+
+
+def test_the_help_says_where_the_state_is_kept():
+    told = " ".join(CliRunner().invoke(app, ["shrink", "--help"]).stdout.split())
+    assert "a folder beside OUT, named as OUT without its suffix, keeps its state." in told

@@ -149,7 +149,7 @@ def test_the_command_trains_what_it_is_asked_to(tiny_network, tmp_path, option, 
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     found = load_stored(out)
-    assert found.steps[-1].startswith(words) and "trained 1 epochs, kept: " in found.steps[-1]
+    assert found.steps[-1].startswith(words) and "trained 1 epoch, kept: " in found.steps[-1]
     nearest = quantize(tiny_network, 2)
     changed = {
         name: not torch.equal(layer.indices, nearest.layers[name].indices)

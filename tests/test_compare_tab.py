@@ -3,7 +3,7 @@
 import re
 
 import compression
-from compression.latency import Latency
+from compression.latency import Latency, LatencyRound
 from compression.ui import compare_tab
 from tests import visit_cases
 
@@ -29,10 +29,17 @@ def test_cells_have_the_median_and_p10_to_p90_of_their_own_variant(monkeypatch, 
     monkeypatch.setattr(explorer, "packed", {})
     given = []
     monkeypatch.setattr(
-        compression, "measure_latency", lambda models: given.append(models) or timed(models)
+        compression,
+        "measure_latency_by_round",
+        lambda models: (
+            given.append(models) or iter([LatencyRound(0.25, {}), LatencyRound(1.0, timed(models))])
+        ),
     )
-    (_, waiting, *_), (session, status, table, *_) = compare_tab.measure(explorer, pruned)
-    assert "Timing 2 variants in turn" in waiting
+    *waiting, (session, status, table, *_) = compare_tab.measure(explorer, pruned)
+    assert all("Timing 2 variants in turn" in told for _, told, *_ in waiting)
+    assert [re.findall("width:([0-9.]+)%", told) for _, told, *_ in waiting] == [
+        ["0.0"], ["25.0"], ["100.0"],
+    ]  # fmt: skip
     (models,) = given
     keys = [pruned.start, pruned.pruned]
     assert models == {key: explorer.variant(key).model for key in keys}

@@ -10,6 +10,7 @@ import pytest
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.data import load_cifar10
 from compression.inputs import InputError
+from compression.presets import SHIPPED
 from compression.pruning import prune
 from compression.ui import compare_tab, prune_steps
 from compression.ui import explorer as module
@@ -18,6 +19,7 @@ from compression.ui.explorer import Explorer
 from compression.ui.prune_steps import dense_table, prune_layers
 from compression.ui.session import Session
 from compression.ui.start_bar import choose_model
+from compression.ui.timing import first_guess
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,8 @@ def test_an_upload_that_was_pruned_before_keeps_its_zeros(monkeypatch, tmp_path)
     assert {name: each for name, each in zeros.items() if each} == {"conv1": 0.25, "conv4": 0.5}
 
 
-def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
-    monkeypatch.setattr(module, "STORE_CAPACITY", 2)
-    explorer = Explorer()
+def test_store_drops_the_least_recently_used_and_says_so():
+    explorer = Explorer(capacity=2)
     made = [SimpleNamespace(name=name) for name in ("first", "second", "third")]
     keys = [explorer.put(variant) for variant in made[:2]]  # pyright: ignore[reportArgumentType]
     assert explorer.variant(keys[0]) is made[0]
@@ -78,9 +79,8 @@ def test_store_drops_the_least_recently_used_and_says_so(monkeypatch):
 
 
 def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
-    monkeypatch.setattr(module, "STORE_CAPACITY", 1)
     monkeypatch.setattr(compare_tab, "SHIPPED", compare_tab.SHIPPED[:1])
-    explorer = Explorer()
+    explorer = Explorer(capacity=1)
     explorer.packed = {}
     session = Session(explorer.key_of(explorer.start, "sample"))
     dense = explorer.variant(session.start)
@@ -91,7 +91,8 @@ def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
     assert status == gr.skip()
     assert f"Orange: fewer right than {dense.name};" in classes and classes.count("<tr>") == 3
     assert "All variants give the same answer" in differing
-    assert "for all visitors together: gone &lt;1&gt;. To have" in table and "<td>kept" in table
+    assert "keeps 1 variant for all visitors together: gone &lt;1&gt;. To have" in table
+    assert "<td>kept" in table
     assert table.count("<tr>") == 3  # the head, the dense model and what is left of the visit
     file = compare_tab.csv_file(explorer, session)
     assert file["name"] == "comparison.csv" and len(file["text"].splitlines()) == 3
@@ -100,21 +101,51 @@ def test_a_visit_goes_on_after_one_of_its_variants_was_dropped(monkeypatch):
     assert len(prune_steps.show_histogram(explorer, lost, "conv1").data) == 1
 
 
-def test_an_upload_that_was_dropped_is_said_to_be_gone(monkeypatch):
-    monkeypatch.setattr(module, "STORE_CAPACITY", 1)
-    explorer = Explorer()
+def test_an_upload_that_was_dropped_is_said_to_be_gone():
+    explorer = Explorer(capacity=1)
     first, _ = (
         explorer.put(SimpleNamespace(name=name))  # pyright: ignore[reportArgumentType]
         for name in ("uploaded mine", "other")
     )
-    with pytest.raises(InputError, match="has been dropped to make room: make it again"):
+    with pytest.raises(InputError, match="has been dropped to make room: upload it again"):
         choose_model(explorer, Session("sample:x"), first)
 
 
-def test_the_full_set_is_wanted_only_where_it_is(tmp_path):
+@pytest.mark.parametrize("capacity", [0, 1.5, None])
+def test_a_store_of_no_variants_is_refused(capacity):
+    with pytest.raises(InputError, match="variants must be a whole number from 1 to 10000, got"):
+        Explorer(capacity=capacity)
+
+
+@pytest.mark.parametrize("start", SHIPPED)
+def test_the_page_begins_with_what_its_start_is(start):
+    explorer = Explorer(start)
+    assert explorer.preset == explorer.model(explorer.key_of(start, "sample")).preset
+    assert f"with {start.partition('/')[0]}, guessed" in first_guess(explorer, 3)
+
+
+def test_nothing_is_measured_beside_long_work(monkeypatch):
+    monkeypatch.setattr(Explorer, "variant", lambda self, key: measured.append(key))
+    measured, explorer = [], Explorer()
+    with explorer.turn, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(explorer.measure, "sample:x")
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        assert measured == []
+        explorer.turn.release()
+        waiting.result(60)
+        explorer.turn.acquire()
+    assert measured == ["sample:x"]
+
+
+def test_the_full_set_is_wanted_only_where_it_is(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="source full must be downloaded first"):
         Explorer(source="full", root=tmp_path)
-    assert Explorer(source="auto", root=tmp_path).source == "sample"
+    with pytest.raises(InputError, match="data must be a folder with the full CIFAR-10, got one"):
+        Explorer(source="auto", root=tmp_path)
+    assert Explorer(source="sample", root=tmp_path).source == "sample"
+    monkeypatch.setattr(module.compression, "is_cached", lambda root: False)
+    assert Explorer(source="auto").source == "sample"
 
 
 def test_a_file_is_never_loaded_by_its_key():

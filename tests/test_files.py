@@ -1,11 +1,19 @@
 """Files are whole or as they were."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from compression.files import read_record, replacing, without_folders, write_json, write_text
+from compression.files import (
+    as_argument,
+    read_record,
+    replacing,
+    without_folders,
+    write_json,
+    write_text,
+)
 from compression.inputs import InputError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -59,4 +67,9 @@ def test_a_record_is_an_object_of_json(content, tmp_path):
     ],
 )
 def test_records_name_no_folders(given, said):
-    assert without_folders(given) == said
+    assert without_folders(given) == as_argument(given) == said
+
+
+@pytest.mark.parametrize("name", ["my net (2).safetensors", "it's.json", "a b/c;d", "é.json"])
+def test_a_recorded_command_has_a_name_as_one_word(name):
+    assert shlex.split(f"run {as_argument(name)}") == ["run", without_folders(name)]

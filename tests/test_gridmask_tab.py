@@ -39,7 +39,7 @@ def test_a_turned_and_shifted_grid_lies_over_an_oblong_picture(invert, of_units)
     assert captions == [
         "Original, 60 x 40 pixels",
         "Mask: white stays; stripes are 5 of every 12 pixels",
-        f"Result: {wanted.mean():.1%} kept; {of_units} of whole units",
+        f"Result: {wanted.mean():.1%} kept; {of_units} of each whole unit of the grid",
     ]
 
 

@@ -1,12 +1,15 @@
 """Handlers between the page and the library: messages, and one step of long work at a time."""
 
 import threading
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from compression.inputs import InputError
 from compression.ui.guard import working
+
+SERVER = SimpleNamespace(turn=threading.Lock())
 
 
 def test_a_step_waits_for_one_that_was_cancelled_but_goes_on():
@@ -23,8 +26,8 @@ def test_a_step_waits_for_one_that_was_cancelled_but_goes_on():
         said.append("quick began")
         yield explorer
 
-    slowly = threading.Thread(target=lambda: next(working(slow, "x")()))
-    quickly = threading.Thread(target=lambda: list(working(quick, "x")()))
+    slowly = threading.Thread(target=lambda: next(working(slow, SERVER)()))
+    quickly = threading.Thread(target=lambda: list(working(quick, SERVER)()))
     slowly.start()
     assert inside.wait(60)
     quickly.start()
@@ -45,10 +48,10 @@ def test_the_place_is_free_between_steps_and_after_an_error():
             closed.append(count)
 
     closed = []
-    first, second = working(steps, None)(1), working(steps, None)(2)
+    first, second = working(steps, SERVER)(1), working(steps, SERVER)(2)
     assert [next(first), next(second), next(second)] == [0, 0, 1]
     with pytest.raises(gr.Error, match="The file must be more"):
         next(first)
     second.close()
     assert closed == [1, 2]
-    assert working(lambda explorer, x: (explorer, x), "e")(3) == ("e", 3)
+    assert working(lambda explorer, x: (explorer, x), SERVER)(3) == (SERVER, 3)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compression.augmentation_study import StudyConfig
 from compression.fronts import FrontConfig
-from compression.inputs import InputError, choice, real, shown, whole
+from compression.inputs import InputError, choice, count, real, shown, whole
 from compression.recipes import TrainConfig
 from compression.reproduction_config import ReproductionConfig
 from compression.shrink import ShrinkConfig
@@ -103,6 +103,12 @@ def test_what_came_is_shown_on_one_short_line():
     assert shown(np.eye(2)) == "array([[1., 0.], [0., 1.]])"
     assert shown("x" * 500) == "'" + "x" * 56 + "..."
     assert len(shown(list(range(1000)))) == 60
+
+
+def test_a_count_has_its_noun():
+    told = [count(number, "epoch") for number in (0, 1, 2)]
+    assert told == ["0 epochs", "1 epoch", "2 epochs"]
+    assert [count(number, "is", "are") for number in (1, 2)] == ["1 is", "2 are"]
 
 
 def test_an_input_error_is_a_value_error():

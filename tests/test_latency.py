@@ -6,7 +6,7 @@ from torch import nn
 
 from compression import latency
 from compression.inputs import InputError
-from compression.latency import measure_latency
+from compression.latency import measure_latency, measure_latency_by_round
 
 
 class Clocked(nn.Module):
@@ -54,6 +54,20 @@ def test_variants_run_in_turn_and_the_warm_up_does_not_count(clock):
     assert (a.median_ms, a.p10_ms, a.p90_ms) == pytest.approx((3.0, 1.4, 4.6))
     assert (b.median_ms, b.p10_ms, b.p90_ms) == pytest.approx((30.0, 14.0, 46.0))
     assert (a.batch_size, a.repeats, a.threads, a.device) == (7, 5, 3, "cpu")
+
+
+def test_rounds_tell_how_far_it_is_and_set_threads_for_themselves_alone(clock):
+    before = torch.get_num_threads()
+    models = {"a": Clocked("a", [0.001] * 6, clock)}
+    told = []
+    for each in measure_latency_by_round(
+        models, batch_sizes=(1, 9), repeats=2, warmup=1, threads=before + 1
+    ):
+        assert torch.get_num_threads() == before and not torch.is_inference_mode_enabled()
+        told.append((each.fraction, len(each.latencies["a"])))
+    fractions, sizes = zip(*told, strict=True)
+    assert fractions == pytest.approx((0.1 / 3, 0.2 / 3, 0.1, 0.4, 0.7, 1))
+    assert sizes == (0, 0, 1, 1, 1, 2)  # that are done
 
 
 def test_threads_are_put_back_when_a_model_fails(clock):

@@ -98,7 +98,7 @@ def test_a_network_with_biases_and_a_hidden_layer_comes_back(tmp_path):
     assert loaded.preset == "resnet9-t2g3"
 
 
-def test_batch_norm_in_half_precision_moves_no_accuracy(packed, tmp_path):
+def test_batch_norm_in_half_precision_moves_few_answers(packed, tmp_path):
     """Scale and shift differ by at most a part in 2048; answers by a few near ties in 2,000."""
     quantized, path = packed
     images = load_cifar10("test", "sample")

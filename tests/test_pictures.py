@@ -53,9 +53,24 @@ def test_pictures_of_16_bits_and_those_of_cameras_are_shown_as_they_are(tmp_path
             read_upload(saved(tmp_path, Image.fromarray(ramp.astype(kind)), "wide.tiff"))
 
 
+def test_a_picture_that_a_phone_took_upright_stands_upright(tmp_path):
+    """Its camera's notes say how to turn it (EXIF's orientation 6: a quarter to the right)."""
+    sideways = np.zeros((20, 40, 3), np.uint8)
+    sideways[:, :20] = 255  # what is left becomes what is above
+    for orientation, above in ((6, True), (8, False)):
+        notes = Image.Exif()
+        notes[0x0112] = orientation
+        path = saved(tmp_path, Image.fromarray(sideways), "phone.png", exif=notes)
+        pixels = read_upload(path).pixels
+        assert pixels.shape == (40, 20, 3)
+        assert (pixels[:20] == 255 * above).all() and (pixels[20:] == 255 * (not above)).all()
+    path = saved(tmp_path, Image.fromarray(sideways), "odd.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff")
+    assert read_upload(path).pixels.shape == (20, 40, 3)  # notes that cannot be read
+
+
 def test_upload_that_is_no_usable_picture_is_refused(tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match="must be a picture .* got a file that is none"):
+    with pytest.raises(InputError, match="must be a picture .* got a file of another kind"):
         read_upload(str(tmp_path / "text.png"))
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
     whole = saved(tmp_path, Image.fromarray(noise), "whole.png")
@@ -105,4 +120,4 @@ def test_grid_picture_is_the_image_times_the_mask(explorer):
     original, mask, result = pictures_in(shown)
     assert (mask[:4] == 255).all() and (mask[4:8, 4:8] == 0).all()
     assert (result == original * (mask[:, :, None] // 255)).all()
-    assert "75.0% kept; 75.0% of whole units" in shown
+    assert "75.0% kept; 75.0% of each whole unit of the grid" in shown

@@ -33,9 +33,36 @@ def few(monkeypatch, explorer):
 @pytest.fixture(scope="module")
 def quantized(explorer, pruned):
     """The pruned model's visit with each weight at the nearest of few values."""
-    asked = (explorer, pruned, SOURCES[1], 2, [["conv2", "3"], ["linear", ""]], ROUNDINGS[0])
-    *_, (session, *_) = quantize_layers(*asked)
+    rows = with_cell(explorer, pruned, "conv2", "3")
+    *_, (session, *_) = quantize_layers(explorer, pruned, SOURCES[1], 2, rows, ROUNDINGS[0])
     return session
+
+
+def with_cell(explorer, session, layer, cell):
+    """The table of widths with one cell filled in."""
+    return [
+        [name, cell if name == layer else ""]
+        for name, _ in quantize_steps.empty_overrides(explorer, session)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bits", "cell", "spare", "label"),
+    [(2, "", False, "2 bits"), (2, "", True, "2 bits, first and last 8"), (8, "", True, "8 bits"),
+     (2, "3", True, "mixed bits")],
+)  # fmt: skip
+def test_sparing_the_first_and_the_last_layer_is_in_the_name(
+    explorer, start, bits, cell, spare, label
+):
+    rows = with_cell(explorer, start, "conv2", cell)
+    said = list(quantize_layers(explorer, start, SOURCES[0], bits, rows, ROUNDINGS[0], spare))
+    session, status, *_ = said[-1]
+    found = explorer.variant(str(session.quantized))
+    assert found.name == f"tiny · {label}"
+    assert {len(found.layers[name].codebook) for name in ("conv1", "linear")} == {
+        256 if spare or bits == 8 else 4
+    }
+    assert ("spare the first and the last layer" in status) == (label == "2 bits")
 
 
 def same_layers(one, other):

@@ -10,6 +10,7 @@ from compression.ui.quantize_steps import (
     LEARNING,
     ROUNDINGS,
     SOURCES,
+    empty_overrides,
     follow_cut,
     quantize_layers,
     show_codebook,
@@ -27,7 +28,7 @@ def explorer():
 @pytest.fixture(scope="module")
 def at_two_bits(explorer):
     start = Session(explorer.key_of("resnet9-s/baseline", "sample"))
-    rows = [["conv1", ""], ["linear", ""]]
+    rows = empty_overrides(explorer, start)
     *_, (session, *_) = quantize_layers(explorer, start, SOURCES[0], 2, rows, ROUNDINGS[0])
     return session
 
@@ -42,7 +43,7 @@ def test_codes_change_only_where_they_may(explorer, at_two_bits, learning, chang
     before, after = (explorer.variant(str(s.quantized)) for s in (at_two_bits, session))
     assert after.name == f"{before.name} · {'codes trained' if changes else 'trained'}"
     assert session.unquantized == at_two_bits.unquantized and "Test accuracy" in cards
-    assert list(after.layers) == ["conv1", "linear"]
+    assert list(after.layers) == [name for name, _ in empty_overrides(explorer, session)]
     assert {len(layer.codebook) for layer in after.layers.values()} == {4}
     pairs = [(after.layers[name].indices, before.layers[name].indices) for name in after.layers]
     assert all(torch.equal(*pair) for pair in pairs) != changes
@@ -55,7 +56,6 @@ def test_a_codebook_is_drawn_over_the_weights_once_there_is_one(explorer, at_two
     same, _, centroids = show_codebook(explorer, at_two_bits, "linear").data
     quantized = explorer.variant(str(at_two_bits.quantized)).layers["linear"]
     assert same.y == bars.y and list(centroids.x) == quantized.codebook.tolist()
-    assert len(show_codebook(explorer, at_two_bits, "conv2").data) == 1  # left as it was
     dropped = dataclasses.replace(at_two_bits, quantized="of long ago")
     assert len(show_codebook(explorer, dropped, "linear").data) == 1
     with pytest.raises(InputError, match="layer must be one of conv1, "):
@@ -65,24 +65,6 @@ def test_a_codebook_is_drawn_over_the_weights_once_there_is_one(explorer, at_two
 def test_what_may_change_is_one_of_two(explorer, at_two_bits):
     with pytest.raises(InputError, match="what training may change must be one of the centroids, "):
         next(train(explorer, at_two_bits, 1, "all"))
-
-
-@pytest.mark.parametrize(
-    ("bits", "cell", "spare", "label"),
-    [(2, "", False, "2 bits"), (2, "", True, "2 bits, first and last 8"), (8, "", True, "8 bits"),
-     (2, "3", True, "mixed bits")],
-)  # fmt: skip
-def test_sparing_the_first_and_the_last_layer_is_in_the_name(explorer, bits, cell, spare, label):
-    start = Session(explorer.key_of("resnet9-s/baseline", "sample"))
-    rows = [["conv1", ""], ["conv2", cell], ["linear", ""]]
-    said = list(quantize_layers(explorer, start, SOURCES[0], bits, rows, ROUNDINGS[0], spare))
-    session, status, *_ = said[-1]
-    found = explorer.variant(str(session.quantized))
-    assert found.name == f"baseline · {label}"
-    assert {len(found.layers[name].codebook) for name in ("conv1", "linear")} == {
-        256 if spare or bits == 8 else 4
-    }
-    assert ("spare the first and the last layer" in status) == (label == "2 bits")
 
 
 def test_what_is_quantized_follows_each_new_cut_and_nothing_else():

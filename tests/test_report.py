@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from compression.checkpoint import file_of
 from compression.data import load_cifar10
 from compression.inputs import InputError
 from compression.latency import Latency
@@ -24,7 +25,7 @@ from compression.report import (
     variant_of,
     with_latency,
 )
-from compression.stored import of_checkpoint
+from compression.stored import load_stored, of_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,19 @@ def test_checkpoint_file_gives_back_masks_and_codebooks(small, images):
         assert torch.equal(layer.weight(), prunable_layers(small.model)[name].weight)
     assert found.size == small.size
     assert found.steps == ("pruned",)
+
+
+def test_a_packed_file_takes_what_it_takes_on_disk(images, tmp_path):
+    """Packed anew under the longer name, it would take more."""
+    path = tmp_path / "a-name-that-is-longer-than-its-own.safetensors"
+    path.write_bytes(file_of("packed/resnet9-s-30x").read_bytes())
+    stored = load_stored(path)
+    assert variant_of(stored, images).packed_bytes == path.stat().st_size
+    anew = variant_of(replace(stored, file_bytes=None), images).packed_bytes
+    assert anew is not None and anew > path.stat().st_size
+    changed = stored.unfolded(images.images)
+    assert changed.model is not stored.model and changed.file_bytes is None
+    assert changed.unfolded(images.images) is changed
 
 
 def test_minus_zero_in_a_checkpoint_is_zero(small, images):

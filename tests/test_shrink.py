@@ -105,6 +105,7 @@ def test_shrinking_keeps_the_budget_and_says_its_steps(baseline, sets, tmp_path)
     total = sum(layer.indices.numel() for layer in small.layers.values())
     assert small.steps[1] == f"at most 30,000 bytes, {zeros / total:.1%} zeros"
     assert len(small.steps) == 4 and all(len(step) <= 80 for step in small.steps)
+    assert small.steps[3] == "1 epoch of centroid distillation, best on validation"
     assert 0.95 * 30_000 < save_packed(small, tmp_path / "s.safetensors").total_bytes <= 30_000
 
 
@@ -113,7 +114,7 @@ def test_a_teacher_and_a_compensated_start_are_said(baseline, sets):
     small = shrink(baseline, sets, config, teachers=[build_model("resnet9-s", seed=3).eval()])
     assert small.steps[:2] == (
         "rounding errors made up for on 32 images",
-        "1 epochs of distillation from a resnet9-s through the rounding",
+        "1 epoch of distillation from a resnet9-s through the rounding",
     )
     assert 0.95 * 30_000 < len(pack(small)) <= 30_000
 
@@ -129,7 +130,7 @@ def test_several_teachers_answer_as_their_mean(baseline, sets):
     assert len(set(files)) == 3
     small = shrink(baseline, sets, config, teachers=[first, second])
     assert small.steps[0] == (
-        "1 epochs of distillation from a resnet9-s and a resnet9-s through the rounding"
+        "1 epoch of distillation from a resnet9-s and a resnet9-s through the rounding"
     )
 
 
@@ -198,7 +199,7 @@ def test_an_earlier_result_is_gone_on_from(baseline, sets):
     further = dataclasses.replace(config, first_ratio=1.5)
     again, anew = (shrink(baseline, sets, further, start=start) for start in (first, None))
     assert again.steps[: len(first.steps)] == first.steps
-    assert again.steps[len(first.steps)] == "1 epochs of distillation through the rounding"
+    assert again.steps[len(first.steps)] == "1 epoch of distillation through the rounding"
     assert 0.95 * 30_000 < len(pack(again)) <= 30_000
     before, after, other = (
         torch.cat([layer.weight().flatten() for layer in small.layers.values()])
@@ -255,7 +256,7 @@ def test_the_command_writes_a_file_within_the_size_asked_for(baseline, tmp_path)
     done = CliRunner().invoke(app, [*words, "--start", str(out)])
     assert done.exit_code == 0, done.output
     again = json.loads((tmp_path / "r.json").read_text())
-    assert again["command"].endswith(" --start small.safetensors")
+    assert again["command"].endswith(" --start small.safetensors --results r.json")
     earlier = {"command": recorded["command"], "machine": recorded["machine"]}
     earlier |= {key: recorded["result"][key] for key in ("accuracy", "packed_bytes")}
     assert again["earlier"] == [earlier]

@@ -106,6 +106,7 @@ def test_a_study_goes_on_where_it_was(sets, tmp_path, monkeypatch):
     ("options", "text"),
     [
         ({"seeds": ()}, "seeds must name at least one seed, got none"),
+        ({"seeds": (0, 0)}, r"seeds must be different numbers, got \(0, 0\)\."),
         ({"seeds": (0.5,)}, "seed must be a whole number"),
         ({"preset": "resnet99"}, "preset must be one of"),
     ],

@@ -44,39 +44,6 @@ def page(explorer):
     return asyncio.run(built())
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"), [("50", 0.5), ("50 %", 0.5), (12.5, 0.125), ("12,5", 0.125), (0, 0.0)]
-)
-def test_prune_table_reads_what_people_write(cell, value):
-    assert prune_steps.read_table([["conv1", 864, cell]]) == {"conv1": value}
-    assert prune_steps.read_table({"data": [["conv1", 864, cell]]}) == {"conv1": value}
-
-
-@pytest.mark.parametrize("cell", ["half", None, "", 101, -1, float("nan")])
-def test_prune_table_refuses_what_is_no_percentage(cell):
-    with pytest.raises(InputError, match="sparsity of conv1 must be a number from 0 to 100 %, got"):
-        prune_steps.read_table([["conv1", 864, cell]])
-
-
-@pytest.mark.parametrize("rows", [None, [], "conv1", [1], [["conv1", 1]]])
-def test_prune_table_of_another_form_is_refused(rows):
-    with pytest.raises(InputError, match="must (have a row for each layer|be layer, weights and)"):
-        prune_steps.read_table(rows)
-
-
-def test_bits_come_from_the_common_width_and_the_table():
-    rows = [["conv1", "8"], ["conv2", ""], ["linear", None], ["conv3", 3.0]]
-    assert quantize_steps.read_bits(4, rows) == {"conv1": 8, "conv2": 4, "linear": 4, "conv3": 3}
-    with pytest.raises(InputError, match="bits of conv1 must be a whole number from 1 to 8, got"):
-        quantize_steps.read_bits(4, [["conv1", "9"]])
-    with pytest.raises(InputError, match="bits of conv1 must be a whole number .* got 'few'"):
-        quantize_steps.read_bits(4, [["conv1", "few"]])
-    with pytest.raises(InputError, match="bits must be one of 8, 4, 2, got 3"):
-        quantize_steps.read_bits(3, [["conv1", ""]])
-    spared = quantize_steps.read_bits(2, [["conv1", ""], ["conv2", ""], ["linear", "6"]], True)
-    assert spared == {"conv1": 8, "conv2": 2, "linear": 6}  # what the table says goes first
-
-
 def test_session_moves_on_without_changing_the_one_before():
     first = Session("a")
     cut = first.with_cut("b")

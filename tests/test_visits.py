@@ -3,7 +3,6 @@
 import gradio as gr
 import pytest
 
-from compression.ui import explorer as explorer_module
 from compression.ui import html, packed_section, prune_steps, quantize_steps, start_bar
 from compression.ui.session import Session
 from tests.few_images import FewImages
@@ -26,7 +25,8 @@ def pruned_to(explorer, session, sparsity):
 
 
 def quantized_to(explorer, session, source, bits):
-    rows, rounding = [["linear", ""]], quantize_steps.ROUNDINGS[0]
+    rows = quantize_steps.empty_overrides(explorer, session)
+    rounding = quantize_steps.ROUNDINGS[0]
     *_, (session, *_) = quantize_steps.quantize_layers(
         explorer, session, source, bits, rows, rounding
     )
@@ -66,8 +66,7 @@ def test_a_file_goes_once_something_newer_is_made(explorer, both):
 
 
 def test_a_result_outlives_what_it_was_made_of(monkeypatch, start, both):
-    few = FewImages()
-    monkeypatch.setattr(explorer_module, "STORE_CAPACITY", 1)
+    few = FewImages(capacity=1)
     session = quantized_to(few, pruned_to(few, start, 70), "pruned model", 4)
     assert few.find(session.pruned) is None
     assert "against baseline; 95 %" in quantize_steps.result(few, session)

@@ -23,7 +23,7 @@ from compression.cli.common import (
     show,
 )
 from compression.data import load_cifar10
-from compression.files import without_folders
+from compression.files import as_argument, without_folders
 from compression.hardware import machine_record
 from compression.inputs import InputError, real, whole
 from compression.scan_cache import content_digest, weights_digest
@@ -55,8 +55,8 @@ def allocate_command(
         goal = f"--max-drop {exact(max_drop)}"
         max_drop /= 100
     settings = settings_target(settings)
-    command = f"python -m compression allocate {without_folders(checkpoint)} {goal} "
-    command += f"--settings {without_folders(settings)} " if settings else ""
+    command = f"python -m compression allocate {as_argument(checkpoint)} {goal} "
+    command += f"--settings {as_argument(settings)} " if settings else ""
     command += f"--images {images} --source {load_cifar10('validation', source, data).source}"
     points = measured_settings(checkpoint, settings, images, source, data, command).points
     model = load_stored(checkpoint).model
@@ -74,6 +74,8 @@ def allocate_command(
     if json_output:
         result |= {"sparsities": found.sparsities, "bits": found.bits}
     else:
+        measured = f"{points[0].total:,} validation images that the settings were measured on"
+        result["both_accuracies"] = f"of the {measured}"
         for name, setting in found.layers.items():
             bits = "float32" if setting.bits is None else f"{setting.bits} bits"
             result[name] = f"{setting.sparsity:.0%} zeros, {bits}"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from compression.data import check_cached
+from compression.data import ImageSet, check_cached
 from compression.files import at_home, finite
 from compression.inputs import InputError, shown
 from compression.training import EpochResult
@@ -54,6 +54,16 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def note_sample(source: str, images: ImageSet) -> None:
+    """Say on standard error that the bundled sample is taken, where `auto` chose it."""
+    if source == "auto" and images.source == "sample":
+        typer.echo(
+            f"Using the bundled sample, {len(images):,} training images; "
+            "`python -m compression download` fetches the full set.",
+            err=True,
+        )
 
 
 def epoch_line(result: EpochResult) -> str:

@@ -22,7 +22,7 @@ from compression.code_training import CODE_TRAINING, train_codes
 from compression.compensation import quantize_compensated
 from compression.data import load_cifar10
 from compression.entropy_quantization import fit_entropy
-from compression.inputs import InputError, real, whole
+from compression.inputs import InputError, count, real, whole
 from compression.model import Checkpoint, ResNet9, load_checkpoint, prunable_layers, save_checkpoint
 from compression.packing import description_bytes
 from compression.pruning import prune, with_model, with_present_zeros
@@ -86,7 +86,7 @@ def prune_command(
                 bar.update(task, completed=best.epoch, description=epoch_line(best))
         assert best is not None
         pruned = with_model(pruned, best.best_model)
-        steps.append(f"fine-tuned {epochs} epochs, best of them {best.best_epoch}")
+        steps.append(f"fine-tuned {count(epochs, 'epoch')}, best of them {best.best_epoch}")
     extra = {"sparsity": {entry.name: entry.sparsity for entry in pruned.layers}}
     _finish(pruned.model, out, before, steps, extra, source, data, json_output)
 
@@ -226,7 +226,7 @@ def _quantize_steps(
     if epochs:
         kept = f"epoch {best_epoch}" if best_epoch else "the start"
         trained = "codes and centroids" if codes else "centroids"
-        steps.append(f"{trained} trained {epochs} epochs, kept: {kept}")
+        steps.append(f"{trained} trained {count(epochs, 'epoch')}, kept: {kept}")
     return steps
 
 

@@ -19,10 +19,17 @@ from compression.cli.common import (
     target,
 )
 from compression.data import ImageSet, load_cifar10
-from compression.evaluation import evaluate, measure_complexity, measure_latency
-from compression.files import without_folders
+from compression.evaluation import (
+    Averages,
+    ClassReport,
+    Evaluation,
+    evaluate,
+    measure_complexity,
+    measure_latency,
+)
+from compression.files import as_argument, without_folders
 from compression.hardware import machine_record
-from compression.inputs import InputError, choice, real, whole
+from compression.inputs import InputError, choice, count, real, whole
 from compression.model import prunable_layers
 from compression.report import row_of, to_csv, to_json, variant_of, with_latency
 from compression.scan_records import record_scan, save_scan
@@ -37,7 +44,10 @@ from compression.sensitivity import (
 from compression.stored import load_stored
 
 CheckpointArgument = Annotated[
-    str, typer.Argument(help="A shipped name such as resnet9-s/baseline, or a safetensors file.")
+    str,
+    typer.Argument(
+        help="A shipped name (resnet9-s/baseline, packed/resnet9-60x, ...), or a safetensors file."
+    ),
 ]
 ImagesOption = Annotated[
     int | None, typer.Option("--images", help="Only the first so many images.")
@@ -56,7 +66,9 @@ def evaluate_command(
     model = load_stored(checkpoint).model
     seen = _images(split, source, data, images)
     found = evaluate(model, seen.images, seen.labels)
-    cost = measure_complexity(model)
+    cost = asdict(measure_complexity(model))
+    if not json_output:
+        return show(_in_words(found) | cost | _classes_in_words(found), False)
     result: dict[str, Any] = {
         "accuracy": found.accuracy,
         "interval": [found.low, found.high],
@@ -66,12 +78,11 @@ def evaluate_command(
         "macro": asdict(found.macro),
         "weighted": asdict(found.weighted),
         "inference_seconds": round(found.inference_seconds, 3),
-        **asdict(cost),
+        **cost,
+        "classes": [asdict(report) for report in found.per_class],
+        "confusion": found.confusion.tolist(),
     }
-    if json_output:
-        result["classes"] = [asdict(report) for report in found.per_class]
-        result["confusion"] = found.confusion.tolist()
-    show(result, json_output)
+    show(result, True)
 
 
 def scan_command(
@@ -91,7 +102,8 @@ def scan_command(
     """Prune one layer at a time and measure; on validation images."""
     model = load_stored(checkpoint).model
     known = prunable_layers(model)
-    chosen = [choice("layer", layer, known) for layer in layers.split(",") if layer] or list(known)
+    named = [layer.strip() for layer in layers.split(",") if layer.strip()]
+    chosen = [choice("layer", layer, known) for layer in named] or list(known)
     fractions = parse_numbers("levels", levels)
     max_drop = real("max_drop", max_drop, 0, 100, "points")
     if out is not None:
@@ -112,10 +124,10 @@ def scan_command(
     if out is not None and out.suffix == ".csv":
         out.write_text(scan_csv(points))
     elif out is not None:
-        command = f"python -m compression scan {without_folders(checkpoint)} --images {len(labels)}"
+        command = f"python -m compression scan {as_argument(checkpoint)} --images {len(labels)}"
         command += f" --levels {','.join(map(exact, fractions))}"
-        command += f" --layers {','.join(chosen)}" if layers else ""
-        command += f" --source {seen.source} --precision {precision}"
+        command += f" --layers {','.join(chosen)}" if named else ""
+        command += f" --source {seen.source} --precision {precision} --out {as_argument(out)}"
         about = {
             "model": without_folders(checkpoint),
             "command": command,
@@ -175,6 +187,30 @@ def compare_command(
         for variant in variants:
             show(row_of(variant), False)
             typer.echo("")
+
+
+def _in_words(found: Evaluation) -> dict[str, Any]:
+    """The figures of all classes together, accuracies in percent."""
+    return {
+        "accuracy": f"{found.accuracy:.2%}",
+        "95 % interval": f"{found.low:.2%} to {found.high:.2%}",
+        "correct": f"{found.correct:,} of {found.total:,} images",
+        "loss": f"{found.loss:.4f}",
+        "macro": _averages(found.macro),
+        "weighted": _averages(found.weighted),
+        "inference_seconds": round(found.inference_seconds, 3),
+    }
+
+
+def _classes_in_words(found: Evaluation) -> dict[str, str]:
+    return {
+        report.name: f"{_averages(report)}, {count(report.support, 'image')}"
+        for report in found.per_class
+    }
+
+
+def _averages(of: Averages | ClassReport) -> str:
+    return f"precision {of.precision:.2%}, recall {of.recall:.2%}, F1 {of.f1:.2%}"
 
 
 def _images(split: str, source: str, data: Path | None, images: int | None) -> ImageSet:

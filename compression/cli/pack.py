@@ -1,23 +1,28 @@
 """`python -m compression pack | unpack | inspect`: the compressed file, and its bytes."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from compression.checkpoint import file_of
 from compression.cli.common import (
     JsonOption,
     checkpoint_target,
     packed_target,
     show,
 )
+from compression.inputs import InputError
 from compression.model import ResNet9, save_checkpoint
 from compression.packing import PackedInfo, inspect_packed, load_packed_parts, save_packed
 from compression.quantization import quantize
 from compression.stored import StoredModel, load_stored
 
-PackedArgument = Annotated[Path, typer.Argument(help="A packed file, NAME.safetensors.")]
+PackedArgument = Annotated[
+    str, typer.Argument(help="A packed file: packed/NAME for a shipped one, or NAME.safetensors.")
+]
 
 
 def pack_command(
@@ -32,6 +37,7 @@ def pack_command(
 ) -> None:
     """Write a model as one small file: codebooks, entropy-coded indices, and all that it needs."""
     out = packed_target(out)
+    _check_apart(checkpoint, out)
     stored = load_stored(checkpoint)
     variant, steps = stored.parts, stored.steps
     if bits is not None:
@@ -47,7 +53,8 @@ def unpack_command(
 ) -> None:
     """Write a packed model as a plain checkpoint in float32."""
     out = checkpoint_target(out)
-    parts, about = load_packed_parts(packed)
+    _check_apart(packed, out)
+    parts, about = load_packed_parts(file_of(packed))
     widths = {name: layer.bits for name, layer in parts.layers.items()}
     assert isinstance(parts.model, ResNet9)
     save_checkpoint(parts.model, out, {"steps": about["recipe"], "bits": widths})
@@ -56,7 +63,14 @@ def unpack_command(
 
 def inspect_command(packed: PackedArgument, json_output: JsonOption = False) -> None:
     """Account for each byte of a packed file."""
-    _show(inspect_packed(packed), json_output)
+    _show(inspect_packed(file_of(packed)), json_output)
+
+
+def _check_apart(given: str, out: Path) -> None:
+    """Raise InputError where the file to be written is the one to be read."""
+    read = file_of(given)
+    if os.path.exists(read) and os.path.exists(out) and os.path.samefile(read, out):
+        raise InputError(f"The file to write must be another than {given}, got the same.")
 
 
 def _show(info: PackedInfo, json_output: bool) -> None:

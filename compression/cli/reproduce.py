@@ -1,12 +1,13 @@
 """`python -m compression reproduce`: the course report from start to end, in one folder."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from compression.cli.common import DataOption, JsonOption
-from compression.files import without_folders
+from compression.files import as_argument
 from compression.inputs import InputError
 from compression.reproduction import Reproduction
 from compression.reproduction_config import load_config
@@ -38,8 +39,8 @@ def reproduce_command(
     if quick and data is not None:
         raise InputError("--quick must stand alone, got a --data too: it takes the sample.")
     path = CONFIGS / "quick.toml" if quick else config or CONFIGS / "full.toml"
-    command = f"python -m compression reproduce {folder.resolve().name}"
-    command += " --quick" if quick else f" --config {without_folders(path)}"
+    command = f"python -m compression reproduce {shlex.quote(folder.resolve().name)}"
+    command += " --quick" if quick else f" --config {as_argument(path)}"
     run = Reproduction(
         load_config(path),
         folder,

@@ -1,6 +1,7 @@
 """`python -m compression shrink`: a checkpoint into a packed file of a given size, by all steps."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,18 +9,20 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from compression.checkpoint import file_of
 from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
     exact,
+    note_sample,
     packed_target,
     show,
     target,
 )
 from compression.data import SPLITS, load_cifar10
 from compression.evaluation import evaluate
-from compression.files import at_home, without_folders, write_json
+from compression.files import as_argument, without_folders, write_json
 from compression.hardware import machine_record
 from compression.inputs import InputError, real, shown
 from compression.packing import save_packed
@@ -79,8 +82,12 @@ def shrink_command(
     data: DataOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Train with rounded weights until the file has the size, then the levels alone; measure."""
-    out, start = packed_target(out), start and at_home(start)
+    """Train with rounded weights until the file has the size, then the levels alone; measure.
+
+    A run that is killed goes on where it was when the same command is given again: a folder beside
+    OUT, named as OUT without its suffix, keeps its state.
+    """
+    out, start = packed_target(out), start and file_of(start)
     if results is not None:
         results = target(results)
     on = None if epochs or centroid_epochs else torch.device("cpu")  # where nothing is trained
@@ -102,6 +109,7 @@ def shrink_command(
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = load_stored(checkpoint)
     earlier = _earlier(results, start) if start and results else []
+    note_sample(source, sets["train"])
     small = shrink(
         dense.model, sets, config,
         start=load_stored(start) if start else None,
@@ -116,7 +124,8 @@ def shrink_command(
     result["dense_accuracy"] = variant_of(dense, sets["test"]).evaluation.accuracy
     show({"file": str(out)} | result, json_output)
     if results is not None:
-        command = f"python -m compression shrink {without_folders(checkpoint)} {out.name} "
+        command = f"python -m compression shrink {as_argument(checkpoint)} "
+        command += f"{shlex.quote(out.name)} "
         command += f"--max-kib {exact(max_kib)} --epochs {epochs} "
         command += f"--learning-rate {exact(learning_rate)} "
         command += "" if conv_lr is None else f"--conv-lr {exact(conv_lr)} "
@@ -126,8 +135,9 @@ def shrink_command(
         command += f"--centroid-epochs {centroid_epochs} --centroid-lr {exact(centroid_lr)} "
         command += f"--draws {draws} " if draws else ""
         command += f"--seed {seed} --source {sets['train'].source}"
-        command += f" --start {without_folders(start)}" if start else ""
-        command += "".join(f" --teacher {without_folders(name)}" for name in teacher or ())
+        command += f" --start {as_argument(start)}" if start else ""
+        command += "".join(f" --teacher {as_argument(name)}" for name in teacher or ())
+        command += f" --results {as_argument(results)}"
         bundled = load_cifar10("test", "sample")
         on_bundled = evaluate(found.model, bundled.images, bundled.labels)
         content = {

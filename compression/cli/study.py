@@ -1,5 +1,6 @@
 """`python -m compression study`: plain, Cutout and GridMask with several seeds of one recipe."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from compression.cli.common import (
     DataOption,
     JsonOption,
     SourceOption,
+    note_sample,
     parse_numbers,
     show,
     target,
@@ -34,8 +36,10 @@ def study_command(
     config = StudyConfig(preset, epochs, small_epochs, chosen)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     out = target(out)
-    command = f"python -m compression study {out.name} --preset {preset} --epochs {epochs} "
-    command += f"--small-epochs {small_epochs} --seeds {seeds} --source {sets['train'].source}"
+    note_sample(source, sets["train"])
+    command = f"python -m compression study {shlex.quote(out.name)} --preset {preset} "
+    command += f"--epochs {epochs} --small-epochs {small_epochs} "
+    command += f"--seeds {','.join(map(str, chosen))} --source {sets['train'].source}"
     runs = []
     for run in run_study(out, sets, config, command=command):
         runs.append(run)

@@ -12,6 +12,7 @@ from compression.cli.common import (
     SourceOption,
     checkpoint_target,
     epoch_line,
+    note_sample,
     progress_bar,
     show,
 )
@@ -59,6 +60,7 @@ def train_command(
     cycle: dict[str, Any] = {"recipe": recipe, "preset": preset, "epochs": epochs}
     run: dict[str, Any] = {"seed": seed, "start": start, "teachers": teacher or (), "draws": draws}
     epochs_of_run = train_checkpoint(out, sets, **cycle, **run)
+    note_sample(source, sets["train"])
     with progress_bar() as bar:
         task = bar.add_task(f"{preset} {recipe}", total=None)
         for result in epochs_of_run:

@@ -12,9 +12,10 @@ from compression.ui import downloads, front_section, html, plots
 from compression.ui.cancelling import cancel_by, cancelled, settle
 from compression.ui.class_table import class_table
 from compression.ui.disagreeing import disagreeing
-from compression.ui.explorer import STORE_CAPACITY, WORK, Explorer
+from compression.ui.explorer import WORK, Explorer
 from compression.ui.guard import bound, working
 from compression.ui.session import Session
+from compression.ui.timing import Clock
 
 if TYPE_CHECKING:
     from compression.report import Variant
@@ -44,7 +45,7 @@ WORDS = (
 )
 LATER = "Comes once the models are measured."
 TIMING = "Timing"  # what the status begins with while latency is measured
-CLEARED = "Cleared: this tab, Prune and Quantize are as at the beginning."
+CLEARED = "Cleared: your variants are gone; what you had set on the other tabs is as it was."
 
 
 def all_keys(explorer: Explorer, session: Session) -> list[str]:
@@ -86,7 +87,7 @@ def compare(
         name = key.partition(":")[2]
         text = f"Measuring {name} on the test images, {k + 1} of {len(waiting)} ..."
         yield html.status(text, k / len(waiting)), *[gr.skip()] * 4
-        explorer.variant(key)
+        explorer.measure(key)
     yield "" if waiting else gr.skip(), *comparison(explorer, session)
 
 
@@ -109,8 +110,9 @@ def _dropped(explorer: Explorer, keys: list[str]) -> str:
         return ""
     names = ", ".join(explorer.name_of_dropped(key) for key in keys)
     text = (
-        f"Dropped to make room, since the server keeps {STORE_CAPACITY} variants for all visitors "
-        f"together: {names}. To have it in the comparison, make it again."
+        f"Dropped to make room, since the server keeps "
+        f"{html.count(explorer.capacity, 'variant')} for all visitors together: {names}. "
+        "To have it in the comparison, make it again."
     )
     return html.note(text) + "<br>"
 
@@ -157,9 +159,13 @@ def clear(session: Session, cleared: int) -> tuple[Session, int, str]:
 def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
     """Latency of all variants in turn, into the visitor's session, then the whole tab anew."""
     found = variants_of(explorer, session)
-    text = f"{TIMING} {len(found)} variants in turn, 1 image and 256 images at a time ..."
-    yield gr.skip(), html.status(text, 0.2), *[gr.skip()] * 4
-    measured = compression.measure_latency({key: found[key].model for key in found})
+    text = f"{TIMING} {html.count(len(found), 'variant')} in turn, 1 image and 256 images at a time"
+    yield gr.skip(), html.status(f"{text} ...", 0.0), *[gr.skip()] * 4
+    clock, measured = Clock(), {}
+    for done in compression.measure_latency_by_round({key: found[key].model for key in found}):
+        status = html.status(f"{text}{clock.left(done.fraction)} ...", done.fraction)
+        yield gr.skip(), status, *[gr.skip()] * 4
+        measured = done.latencies
     session = session.with_latency(measured)
     first = next(iter(measured.values()))[0]
     text = (

@@ -4,7 +4,6 @@ torch is loaded in the background after the page is up. A variant that a visitor
 key that nobody else can guess; the store drops the least recently used when it is full.
 """
 
-import dataclasses
 import secrets
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import compression
-from compression.inputs import InputError, real
+from compression.inputs import InputError, real, whole
 from compression.presets import DEFAULT_PRESET, SHIPPED
 from compression.ui.recorded import packed_files, scan_file, settings_file
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from compression.ui.session import Session
 
 STORE_CAPACITY = 64
+UPLOADED = "uploaded "  # what the names of visitors' own models begin with
 NAMES_CAPACITY = 1024  # of dropped variants, so that it can be said what is gone
 QUIET_SECONDS = 30.0  # after the start, before models that nobody has asked for are measured
 SOURCES = ("sample", "full")
@@ -45,8 +45,9 @@ class Explorer:
     """Data, shipped checkpoints and the store of variants; safe to use from several threads.
 
     longest_minutes: what a visitor's training may be guessed to take at most; None: no limit.
-    Raises InputError for a limit outside 1..10000, a start that is no checkpoint, and the full set
-    where it has not been downloaded.
+    capacity: how many variants are kept, of all visitors together. Raises InputError for a limit
+    outside 1..10000, a start that is no checkpoint, and the full set where it has not been
+    downloaded.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Explorer:
         source: str = "sample",
         root: Path | None = None,
         longest_minutes: float | None = None,
+        capacity: int = STORE_CAPACITY,
     ) -> None:
         self.root = root
+        self.capacity = whole("variants", capacity, 1, 10_000)
         if longest_minutes is not None:
             longest_minutes = real("longest_minutes", longest_minutes, 1, 10_000, "minutes")
         self.longest_minutes = longest_minutes
@@ -66,13 +69,16 @@ class Explorer:
                 "source full must be downloaded first, by python -m compression download, got "
                 "none where it is looked for."
             )
-        self.preset = DEFAULT_PRESET
+        if source == "auto" and root is not None and not self.has_full():
+            raise InputError("data must be a folder with the full CIFAR-10, got one without it.")
+        self.preset = start.partition("/")[0]  # of a shipped start
         self.packed = packed_files()
         self._files: dict[str, str | Path] = dict(self.packed)
         if start not in SHIPPED:  # called by its file's name: visitors are not to see folders
             self.preset = compression.load_stored(start).model.preset
             self._files[Path(start).name], start = start, Path(start).name
         self.start = start
+        self.turn = threading.Lock()  # held by what computes for long, so that none times beside it
         self._lock = threading.RLock()
         self._measuring = threading.Lock()
         self._images: dict[tuple[str, str], ImageSet] = {}
@@ -121,11 +127,8 @@ class Explorer:
             if key not in self._shipped:
                 short = name.removeprefix(f"{DEFAULT_PRESET}/")
                 stored, source = self._load(name), key.partition(":")[0]
-                found = compression.variant_of(stored, self.images("test", source), name=short)
-                if name in self.packed:  # the file itself, not one packed anew
-                    on_disk = self.packed[name].stat().st_size
-                    found = dataclasses.replace(found, packed_bytes=on_disk)
-                self._shipped[key] = found
+                images = self.images("test", source)
+                self._shipped[key] = compression.variant_of(stored, images, name=short)
             return self._shipped[key]
 
     def find(self, key: str) -> "Variant | None":
@@ -153,9 +156,10 @@ class Explorer:
         source, _, name = key.partition(":")
         if source in SOURCES and name in (*SHIPPED, self.start, *self.packed):
             return name
+        again = "upload" if self._dropped.get(key, "").startswith(UPLOADED) else "make"
         raise DroppedError(
             "The variant must still be in the server's memory, got one that has been dropped to "
-            "make room: make it again."
+            f"make room: {again} it again."
         )
 
     def _load(self, name: str) -> "StoredModel":
@@ -177,7 +181,7 @@ class Explorer:
         key = secrets.token_urlsafe(16)
         with self._lock:
             self._made[key] = variant
-            while len(self._made) > STORE_CAPACITY:
+            while len(self._made) > self.capacity:
                 gone, variant = self._made.popitem(last=False)
                 self._dropped[gone] = variant.name
             while len(self._dropped) > NAMES_CAPACITY:
@@ -186,7 +190,7 @@ class Explorer:
 
     def upload(self, path: str, source: str) -> str:
         """Check and measure a visitor's checkpoint file; returns its key."""
-        name = f"uploaded {Path(path).stem}"[:40]
+        name = f"{UPLOADED}{Path(path).stem}"[:40]
         images = self.images("test", source)
         stored = compression.load_stored(path).unfolded(self.images("train", "sample").images)
         return self.put(compression.variant_of(stored, images, name=name))
@@ -230,7 +234,12 @@ class Explorer:
         self.images("validation", self.source)
         key = self.key_of(self.start, self.source)
         self.model(key)
-        self.variant(key)
+        self.measure(key)
         time.sleep(QUIET_SECONDS)
         for name in (*SHIPPED, *self.packed):
-            self.variant(self.key_of(name, self.source))
+            self.measure(self.key_of(name, self.source))
+
+    def measure(self, key: str) -> None:
+        """`variant`, while no other long work is computed."""
+        with self.turn:
+            self.variant(key)

@@ -64,12 +64,13 @@ def show_grid(
     formula = 1 - formula if invert else formula
     stripe = compression.stripe_width(int(d), ratio)
     stripes = f"Mask: white stays; stripes are {stripe} of every {d:g} pixels"
+    share = f"{mask.mean():.1%} kept; {formula:.1%} of each whole unit of the grid"
     result = (original * mask[:, :, None]).astype(np.uint8)
     return html.figures(
         [
             (original, f"Original, {width} x {height} pixels"),
             ((mask * 255).astype(np.uint8), stripes),
-            (result, f"Result: {mask.mean():.1%} kept; {formula:.1%} of whole units"),
+            (result, f"Result: {share}"),
         ],
         "cx-triptych",
     )

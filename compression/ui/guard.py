@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ from compression.inputs import InputError
 
 # The library's names of what no field of the page is called -> what the page calls it.
 _ON_THE_PAGE = {"max_bytes": "The file", "max_drop": "The points lost"}
-_TURN = threading.Lock()  # held by the one step of long work that is being computed
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +54,7 @@ def working(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
             steps = handler(*args)
             try:
                 while True:
-                    with _TURN:
+                    with explorer.turn:
                         try:
                             answer = next(steps)
                         except StopIteration:
@@ -69,7 +67,7 @@ def working(handler: Callable[..., Any], explorer: Any) -> Callable[..., Any]:
 
     @functools.wraps(handler)
     def call(*args: Any) -> Any:
-        with _TURN:
+        with explorer.turn:
             return handler(*args)
 
     return bound(call, explorer)

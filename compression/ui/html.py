@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from compression.inputs import count
+
 if TYPE_CHECKING:
     from compression.report import Variant
     from compression.training import StepResult
@@ -97,9 +99,9 @@ def _cell(text: str) -> str:
     main, _, small = text.partition("|")
     first, *rest = small.split("; ")
     if rest and len(small) > LONG_PRINT:
-        more = f"{len(rest)} more step{'s' * (len(rest) > 1)}"
         return (
-            f"{escape(main)}<details><summary>{escape(first)}; <u>{more}</u></summary>"
+            f"{escape(main)}<details><summary>{escape(first)}; "
+            f"<u>{count(len(rest), 'more step')}</u></summary>"
             f"<small>{escape('; '.join(rest))}</small></details>"
         )
     return escape(main) + (f"<small>{escape(small)}</small>" if small else "")
@@ -113,11 +115,6 @@ def percent(fraction: float) -> str:
 def points(difference: float) -> str:
     """A difference of two accuracies in percentage points: 0.0123 -> `+1.23 points`."""
     return f"{round(100 * difference, 2) + 0.0:+.2f} points"  # + 0.0: no minus before a zero
-
-
-def count(number: int, one: str, several: str = "") -> str:
-    """A number with its noun: `1 epoch`, `3 epochs`; several: where it takes more than an s."""
-    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def size(size_bytes: float) -> str:

@@ -4,13 +4,14 @@ An upload is hostile input: its size is read before its pixels are, only still r
 opened, and the result is a small RGB array.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from compression.inputs import InputError, choice, whole
 
@@ -53,6 +54,7 @@ def read_upload(path: str) -> Picture:
         )
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a camera's notes
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 return _to_rgb(image)
@@ -60,7 +62,7 @@ def read_upload(path: str) -> Picture:
         raise InputError(_too_large("more pixels than any screen")) from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"The upload must be a picture ({', '.join(FORMATS)}), got a file that is none."
+            f"The upload must be a picture ({', '.join(FORMATS)}), got a file of another kind."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
@@ -75,6 +77,9 @@ def _to_rgb(image: Image.Image) -> Picture:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's still JPEG with a preview behind it
         raise InputError(f"The picture must be a still one, got an animation of {frames} frames.")
+    # A camera's notes that cannot be read turn nothing.
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F"):
         raise InputError(
             "The picture must have 8 or 16 bits for each value, got one of 32: save it as PNG."

@@ -166,9 +166,13 @@ def _level(figure: go.Figure, height: float, text: str, dash: str) -> None:
 
 
 def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
-    """A layer's non-zero weights at each stage (before, pruned, ...), with the threshold drawn."""
+    """A layer's non-zero weights at each stage (before, pruned, ...), with the threshold drawn.
+
+    Of several stages the first is grey, and shows where the next one has lost its weights.
+    """
+    looks = [(8, 0.4), (1, 0.9), (3, 0.5)] if len(stages) > 1 else [(0, 0.35)]
     figure = base_figure("Weight", "Weights in the bin", height=360)
-    for k, (stage, histogram) in enumerate(stages.items()):
+    for (colour, opacity), (stage, histogram) in zip(looks, stages.items(), strict=False):
         edges = histogram.edges
         zeros = f" ({histogram.zeros:,} zeros not drawn)" if histogram.zeros else ""
         figure.add_bar(
@@ -176,8 +180,8 @@ def weight_histograms(stages: Mapping[str, "Histogram"]) -> go.Figure:
             y=list(histogram.counts),
             width=edges[1] - edges[0],
             name=stage + zeros,
-            marker={"color": _colour((0, 1, 3)[k % 3]), "line": {"width": 0}},
-            opacity=0.55 if k else 0.35,
+            marker={"color": _colour(colour), "line": {"width": 0}},
+            opacity=opacity,
             hovertemplate="%{x:.4f}: %{y:,}",
         )
     thresholds = [h.threshold for h in stages.values() if h.threshold]

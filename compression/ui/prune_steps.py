@@ -1,15 +1,16 @@
 """What the Prune tab does: fill the table, prune, recalibrate, fine-tune, show the weights."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 import compression
-from compression.inputs import InputError, choice, real, shown
+from compression.inputs import InputError, choice, real
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
+from compression.ui.layer_table import layer_rows
 from compression.ui.session import Session
 from compression.ui.timing import Clock, checked_epochs
 
@@ -56,18 +57,10 @@ def fill_from_scan(
     ]
 
 
-def read_table(rows: object) -> dict[str, float]:
+def read_table(rows: object, layers: Sequence[str]) -> dict[str, float]:
     """The visitor's table as layer -> sparsity in 0..1; InputError for a cell that is none."""
-    if isinstance(rows, dict):  # as Gradio's clients send a table
-        rows = rows.get("data")
-    if not isinstance(rows, list) or not rows or not all(isinstance(r, list) for r in rows):
-        raise InputError(f"The table must have a row for each layer, got {shown(rows)}.")
-    sparsities = {}
-    for row in rows:
-        if len(row) != len(HEADERS):
-            raise InputError(f"A row must be layer, weights and sparsity, got {shown(row)}.")
-        sparsities[str(row[0])] = _percent(str(row[0]), row[2]) / 100
-    return sparsities
+    read = layer_rows(rows, "layer, weights and sparsity", layers)
+    return {row[0]: _percent(row[0], row[2]) / 100 for row in read}
 
 
 def _percent(layer: str, cell: object) -> float:
@@ -84,7 +77,8 @@ Answer = tuple[Any, Any, Any, Any]
 def prune_layers(explorer: Explorer, session: Session, rows: object) -> Iterator[Answer]:
     """Prune and measure; yields session, status, cards and curve."""
     start = explorer.variant(session.start)
-    sparsities = compression.with_present_zeros(start.model, read_table(rows))
+    asked = read_table(rows, list(compression.prunable_layers(start.model)))
+    sparsities = compression.with_present_zeros(start.model, asked)
     yield (
         gr.skip(),
         html.status("Pruning and measuring on the test images ...", 0.3),
@@ -215,9 +209,8 @@ def result(explorer: Explorer, session: Session) -> str:
 
 
 def _zeros(variant: "Variant") -> str:
-    kept = sum(int(mask.sum()) for mask in variant.masks.values())
-    total = sum(mask.numel() for mask in variant.masks.values())
-    return f"{1 - kept / total:.1%}" if total else "0 %"
+    layers = variant.size.layers
+    return f"{1 - sum(x.nonzeros for x in layers) / sum(x.weights for x in layers):.1%}"
 
 
 def show_histogram(explorer: Explorer, session: Session, layer: str) -> Any:

@@ -54,7 +54,7 @@ def build(
     planned = gr.State(None)
     names = layer_names(explorer.preset)
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
-    with gr.Row():
+    with gr.Row(elem_classes="cx-sides"):
         with gr.Column(scale=2, min_width=290):
             with gr.Group():
                 max_drop = gr.Slider(**TOLERATED)

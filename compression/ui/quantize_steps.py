@@ -1,15 +1,16 @@
 """What the Quantize tab does: quantize, show a layer's codebook, train the centroids."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 import compression
-from compression.inputs import InputError, choice, shown, whole
+from compression.inputs import InputError, choice, whole
 from compression.ui import html, plots
 from compression.ui.explorer import Explorer
+from compression.ui.layer_table import layer_rows
 from compression.ui.session import Session
 from compression.ui.timing import Clock, checked_epochs
 
@@ -40,22 +41,17 @@ def empty_overrides(explorer: Explorer, session: Session) -> list[list[Any]]:
     return [[name, ""] for name in layers]
 
 
-def read_bits(bits: object, rows: object, spare: object = False) -> dict[str, int]:
+def read_bits(
+    bits: object, rows: object, layers: Sequence[str], spare: object = False
+) -> dict[str, int]:
     """Layer -> bits: the table's where a cell holds a number, else the common width, or where
-    `spare` is set EDGE_BITS for the first and the last row."""
+    `spare` is set EDGE_BITS for the first and the last of the layers."""
     common, spare = int(choice("bits", bits, BITS)), choice("spare", spare, (True, False))
-    if isinstance(rows, dict):  # as Gradio's clients send a table
-        rows = rows.get("data")
-    if not isinstance(rows, list) or not rows or not all(isinstance(r, list) for r in rows):
-        raise InputError(f"The table must have a row for each layer, got {shown(rows)}.")
     widths = {}
-    for place, row in enumerate(rows):
-        if len(row) != len(HEADERS):
-            raise InputError(f"A row must be layer and bits, got {shown(row)}.")
-        cell = row[1]
+    for layer, cell in layer_rows(rows, "layer and bits", layers):
         blank = cell is None or cell == "" or cell != cell
-        usual = EDGE_BITS if spare and place in (0, len(rows) - 1) else common
-        widths[str(row[0])] = usual if blank else _width(str(row[0]), cell)
+        usual = EDGE_BITS if spare and layer in (layers[0], layers[-1]) else common
+        widths[layer] = usual if blank else _width(layer, cell)
     return widths
 
 
@@ -78,7 +74,7 @@ def quantize_layers(
 ) -> Iterator[Answer]:
     """Quantize and measure; yields session, status, cards, curve, and the training button."""
     before = source_variant(explorer, session, source)
-    widths = read_bits(bits, rows, spare)
+    widths = read_bits(bits, rows, list(compression.prunable_layers(before.model)), spare)
     compensated = choice("rounding", rounding, ROUNDINGS) == ROUNDINGS[1]
     text = "Finding each layer's best codebook and measuring on the test images ..."
     if compensated:
@@ -121,10 +117,10 @@ def loses_much(drop: float) -> bool:
 
 def _widths_text(bits: int, widths: dict[str, int]) -> str:
     """`4 bits`, the same with the first and the last layer spared, or `mixed bits`."""
-    blank = [[layer, ""] for layer in widths]
-    if widths == read_bits(bits, blank):
+    blank, layers = [[layer, ""] for layer in widths], list(widths)
+    if widths == read_bits(bits, blank, layers):
         return f"{bits} bits"
-    spared = widths == read_bits(bits, blank, True)
+    spared = widths == read_bits(bits, blank, layers, True)
     return f"{bits} bits, first and last {EDGE_BITS}" if spared else "mixed bits"
 
 

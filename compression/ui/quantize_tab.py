@@ -59,7 +59,7 @@ def build(
     filled = gr.State(False)  # whether the table of widths is a goal's
     followed = gr.State(None)  # the pruned model that the choice of what to quantize has followed
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
-    with gr.Row():
+    with gr.Row(elem_classes="cx-sides"):
         with gr.Column(scale=2, min_width=290):
             source = gr.Radio(
                 list(steps.SOURCES), value=steps.SOURCES[0], label="Model to quantize",

@@ -23,7 +23,8 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
     One bar a way, the first that of dense float32; beside each but gzip's, which is there for
     comparison, lies what it saves against the way before, or adds to it.
     """
-    figure = base_figure("KiB (logarithmic)", "", height=70 + 46 * len(rungs))
+    height = 70 + 46 * len(rungs)
+    figure = base_figure("KiB (logarithmic: half as long is not half)", "", height=height)
     dense = before = rungs[0].size_bytes
     for rung in rungs:
         ours = rung.name == "On disk"
@@ -72,7 +73,7 @@ def size_ladder(rungs: Sequence["Rung"]) -> go.Figure:
 
 def layer_bytes(info: "PackedInfo") -> go.Figure:
     """The packed file by layer: its bytes, and the bits that a weight takes there on average."""
-    figure = base_figure("Layer, with bits a weight", "KiB in the file", height=320)
+    figure = base_figure("Layer; over its bar, bits a weight", "KiB in the file", height=320)
     figure.add_bar(
         x=[layer.name for layer in info.layers],
         y=[layer.total_bytes / 1024 for layer in info.layers],

@@ -90,12 +90,15 @@ def test_scan_says_what_was_expected(client, place, value, sentence):
 
 
 def test_gridmask_answers_over_the_api(client):
-    assert "% of whole units" in client.predict(*GRID, api_name="/gridmask")
+    assert "% of each whole unit" in client.predict(*GRID, api_name="/gridmask")
 
 
 def test_prune_names_the_layer_and_the_range(client):
+    rows = client.predict(api_name="/prune_fill_70")["data"]
     with pytest.raises(AppError, match=r"sparsity of conv1 must be a number from 0 to 100 %, got"):
-        client.predict(table([["conv1", 864, 140]]), api_name="/prune")
+        client.predict(table([["conv1", 864, 140], *rows[1:]]), api_name="/prune")
+    with pytest.raises(AppError, match=r"must have a row for each layer, got none of linear"):
+        client.predict(table(rows[:-1]), api_name="/prune")
     with pytest.raises(AppError, match=r"layer must be one of conv1, .*, got 'conv99'"):
         client.predict(table([["conv99", 1, 50]]), api_name="/prune")
     with pytest.raises(AppError, match="A pruned model is expected first, got none"):

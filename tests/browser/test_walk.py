@@ -242,6 +242,8 @@ def test_what_one_part_of_the_page_says_the_others_follow(new_visitor):
     page.locator("#prune-status").get_by_text("Pruned.").wait_for()
     page.get_by_role("button", name="Fine-tune").click()
     page.locator("#prune-status").get_by_text("Epoch 1 of 3, step").wait_for()
+    page.get_by_role("button", name="Prune with this table").scroll_into_view_if_needed()
+    expect(page.locator("#prune-status .cx-bar")).to_be_in_viewport()  # from its foot, too
     page.locator("button:visible", has_text="Cancel").click()
     page.locator("#prune-status").get_by_text("Cancelled").wait_for()
     page.get_by_role("button", name="Prune 50 %").click()  # at once: it is not stopped, too
