@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compression.allocation import Allocation, allocate
 from compression.allocation_scan import SettingPoint
 from compression.allocation_table import setting_table
-from compression.budget_fit import fit
+from compression.budget_fit import FileSizes, fit
 from compression.compensation import quantize_compensated
 from compression.data import ImageSet
 from compression.entropy_quantization import CHEAPEST, DEAREST, Trial, fit_entropy_by_trial
@@ -77,7 +77,7 @@ class Front:
         known: Sequence[FrontPoint] = (),
     ) -> None:
         self._dense, self._sets, self._config = dense, sets, config
-        self._table = setting_table(dense, settings)
+        self._table, self._file_sizes = setting_table(dense, settings), FileSizes(dense)
         self._known = {(p.way, p.goal, p.goal_bytes): p for p in known}
         # Bytes and price of the last trial of each size, from which the next begins.
         self._trials: list[tuple[int, float]] = []
@@ -137,7 +137,7 @@ class Front:
                 return None
             bits, found, small = best
         else:
-            found, _ = fit(self._dense, size, self._way(way, None))
+            found, _ = self._fit(size, self._way(way, None))
             small = self._made(found, compensated=way == COMPENSATED)
         packed_bytes, correct = self._measured(small)
         return FrontPoint(
@@ -164,10 +164,13 @@ class Front:
         tried = []
         for _, bits in sorted(foretold)[: self._config.widths]:
             with contextlib.suppress(InputError):  # its file is larger than was predicted
-                found, _ = fit(self._dense, size, self._way(way, bits))
+                found, _ = self._fit(size, self._way(way, bits))
                 small = self._made(found)
                 tried.append((self._right(small.model, "validation"), bits, found, small))
         return max(tried, key=lambda each: each[0])[1:] if tried else None
+
+    def _fit(self, size: int, make: Callable[[float], Allocation]) -> tuple[Allocation, int]:
+        return fit(self._dense, size, make, sizes=self._file_sizes)
 
     def _made(self, found: Allocation, *, compensated: bool = False) -> QuantizedModel:
         """Pruned, quantized, recalibrated."""
@@ -197,7 +200,7 @@ class Front:
         make = self._way(known.way, known.bits)
         found = make(known.predicted_bytes + 1)  # so that its own size, rounded, is within reach
         if found.size_bytes != known.predicted_bytes:
-            found, _ = fit(self._dense, known.goal_bytes, make)
+            found, _ = self._fit(known.goal_bytes, make)
         return replace(known, predicted_bytes=found.size_bytes, predicted_drop=found.predicted_drop)
 
     def _priced(self, size: int) -> Trial:

@@ -11,8 +11,8 @@ in `packing_ladder.py`.
 import json
 import os
 import zlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,23 +74,47 @@ def pack(variant: Packable) -> bytes:
     if not isinstance(model, ResNet9):
         raise InputError(f"model must be a ResNet9 of a preset, got {type(model).__name__}.")
     quantized: dict[str, QuantizedLayer] = layers if isinstance(layers, dict) else {}
+    parts = {
+        name: layer_part(name, module.weight, quantized.get(name))
+        for name, module in prunable_layers(model).items()
+    }
+    return joined(model, parts, getattr(variant, "name", ""), getattr(variant, "steps", ()))
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """What a packed file holds of one layer: its tensors, and its line in the metadata."""
+
+    tensors: Tensors
+    described: tuple[int | None, int | None]
+
+    def hollow(self) -> "LayerPart":
+        """The same with zeros for its bytes, made where they are read: to be counted, not kept."""
+        tensors = {n: np.broadcast_to(t.dtype.type(0), t.shape) for n, t in self.tensors.items()}
+        return LayerPart(tensors, self.described)
+
+
+def layer_part(name: str, weight: Tensor, layer: QuantizedLayer | None) -> LayerPart:
+    """A layer as `pack` stores it; layer: its codebook and codes, None for a float32 one."""
+    weight = weight.detach().cpu()
+    if layer is None:
+        return LayerPart(_float_tensors(name, weight), (FLOAT, None))
+    return LayerPart(_quantized_tensors(layer, weight), (layer.bits, layer.zero_code))
+
+
+def joined(
+    model: ResNet9, parts: Mapping[str, LayerPart], name: object = "", steps: Sequence[object] = ()
+) -> bytes:
+    """The packed file of all the layers' parts and the model's biases and batch norm."""
     tensors: Tensors = {VECTORS: vectors_of(model)}
-    described: dict[str, list[int | None]] = {}
-    for name, module in prunable_layers(model).items():
-        weight = module.weight.detach().cpu()
-        if name in quantized:
-            layer = quantized[name]
-            tensors |= _quantized_tensors(layer, weight)
-            described[name] = [layer.bits, layer.zero_code]
-        else:
-            tensors |= _float_tensors(name, weight)
-            described[name] = [FLOAT, None]
+    for part in parts.values():
+        tensors |= part.tensors
     about = {
         "preset": model.preset,
         **SEEN_AS,
-        "name": str(getattr(variant, "name", "")),
-        "recipe": [str(step) for step in getattr(variant, "steps", ())],
-        "layers": described,
+        "name": str(name),
+        "recipe": [str(step) for step in steps],
+        "layers": {layer: list(part.described) for layer, part in parts.items()},
     }
     return container_of(about, tensors)
 

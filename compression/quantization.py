@@ -107,7 +107,7 @@ def quantize(
     layers = {}
     for name, layer_bits in _bits_by_layer(model, bits).items():
         weight = prunable_layers(model)[name].weight.detach()
-        layers[name] = _quantize_layer(name, weight, layer_bits, masks.get(name), find_levels)
+        layers[name] = quantize_layer(name, weight, layer_bits, masks.get(name), find_levels)
     return QuantizedModel(_with_weights(model, layers), layers, masks)
 
 
@@ -177,13 +177,14 @@ def _bits_by_layer(model: nn.Module, bits: int | Mapping[str, int]) -> dict[str,
     return {name: whole(f"bits of {name}", bits[name], 1, 8) for name in known if name in bits}
 
 
-def _quantize_layer(
+def quantize_layer(
     name: str,
     weight: Tensor,
     bits: int,
     mask: Tensor | None,
-    find_levels: Callable[[Tensor, int], tuple[Tensor, Tensor]],
+    find_levels: Callable[[Tensor, int], tuple[Tensor, Tensor]] = CODEBOOK_KINDS["kmeans"],
 ) -> QuantizedLayer:
+    """One layer as `quantize` gives it; its pruned weights are zero already."""
     flat = weight.flatten().cpu()
     kept = None if mask is None else mask.flatten().cpu()
     if kept is None or bool(kept.all()):

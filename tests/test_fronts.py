@@ -147,7 +147,7 @@ ALLOCATIONS = {
 def test_a_point_of_every_way_is_its_packed_files(
     way, tiny_network, tiny_settings, tiny_table, sets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make, sizes: (make(size), size))
     config = FrontConfig(recalibration_images=100, compensation_images=50, seed=3, widths=1)
     point = Front(tiny_network, tiny_settings, sets, config)._point(way, "size", 24_000)
     train, test = sets["train"], sets["test"]
@@ -237,7 +237,7 @@ def test_a_usual_way_takes_the_width_that_is_best_on_validation(
     widths, place, tiny_network, tiny_settings, tiny_table, sets, monkeypatch
 ):
     """Not the one that is predicted to be, nor one beyond the few that are tried."""
-    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make, sizes: (make(size), size))
     config = FrontConfig(recalibration_images=50, widths=widths)
     front = Front(tiny_network, tiny_settings, sets, config)
     found = [uniform_allocation(tiny_table, 60_000, bits) for bits in tiny_table.layers[0].bits]
@@ -255,7 +255,7 @@ def test_a_usual_way_takes_the_width_that_is_best_on_validation(
 
 def test_the_command_goes_on_where_it_was(recorded, tmp_path, monkeypatch):
     monkeypatch.setattr(Front, "_measured", lambda self, small: (123_456, 7))
-    monkeypatch.setattr(fronts, "fit", lambda model, size, make: (make(size), size))
+    monkeypatch.setattr(fronts, "fit", lambda model, size, make, sizes: (make(size), size))
     plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
     monkeypatch.setattr(Front, "_priced", lambda *asked: Trial(0.1, 123_456, plain, 123_456))
     monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)

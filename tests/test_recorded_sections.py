@@ -111,5 +111,7 @@ def test_the_readme_gets_a_table_for_each_front(assets, monkeypatch):
     assert "### How small `resnet9-gridmask` gets with no weight trained" in lines
     text = "On 1,000 test images, of which the dense model has 90.00% right; by `front "
     (told,) = (line for line in lines if line.startswith(text) and "resnet9-gridmask" in line)
-    assert "(Some CPU, 2 threads); " in told
+    assert "(Some CPU, 2 threads, at commit abc); " in told
     assert told.endswith("damage was measured by `settings front-resnet9-gridmask`:")
+    other = {"machine": MACHINE, "earlier_machines": [MACHINE | {"commit": "old"}]}
+    assert make_table._where(other).startswith("Some CPU, 2 threads, at commits old and abc: what")

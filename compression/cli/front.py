@@ -1,5 +1,6 @@
 """`python -m compression front`: size against accuracy, ours beside the usual ways, measured."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from compression.cli.common import (
     target,
 )
 from compression.data import SPLITS, load_cifar10
-from compression.files import without_folders
+from compression.files import as_argument, without_folders
 from compression.front_records import FrontPoint, load_front, prediction_error, save_front
 from compression.fronts import Front, FrontConfig
 from compression.hardware import machine_record
@@ -47,12 +48,13 @@ def front_command(
     config = FrontConfig(sizes, randoms, seed=seed)
     stored = load_stored(checkpoint)
     name = without_folders(checkpoint)
-    command = f"python -m compression front {name} {out.name} --sizes {sizes} --randoms {randoms} "
+    command = f"python -m compression front {as_argument(checkpoint)} {shlex.quote(out.name)} "
+    command += f"--sizes {sizes} --randoms {randoms} "
     out, settings = target(out), settings_target(settings)
     sets = {split: load_cifar10(split, source, data) for split in SPLITS}
     dense = stored.unfolded(sets["train"].images).model
     command += f"--seed {seed} --source {sets['test'].source} "
-    command += f"--settings {without_folders(settings)} " if settings else ""
+    command += f"--settings {as_argument(settings)} " if settings else ""
     if settings is None or not settings.is_file():  # else they are in the file, measured before
         command += f"--images {images}"
     command = command.strip()
