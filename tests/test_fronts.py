@@ -258,7 +258,9 @@ def test_the_command_goes_on_where_it_was(recorded, tmp_path, monkeypatch):
     monkeypatch.setattr(fronts, "fit", lambda model, size, make, sizes: (make(size), size))
     plain = quantize(load_checkpoint("resnet9-s/baseline").model, 2)
     monkeypatch.setattr(Front, "_priced", lambda *asked: Trial(0.1, 123_456, plain, 123_456))
-    monkeypatch.setattr(fronts, "quantize_compensated", lambda *asked: plain)
+    for name in ("quantize", "quantize_compensated"):
+        monkeypatch.setattr(fronts, name, lambda *asked: plain)
+    monkeypatch.setattr(Front, "_right", lambda self, model, split: 7)
     monkeypatch.setattr(fronts, "recalibrate_batch_norm", lambda model, images: model)
     monkeypatch.setattr(front, "measured_settings", lambda *asked: recorded)
     out = tmp_path / "front.json"
