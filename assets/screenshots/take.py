@@ -78,6 +78,7 @@ def _open(page: Page, tab: str) -> None:
 
 def _picture(page: Page, folder: Path, name: str) -> None:
     time.sleep(SETTLED_SECONDS)  # figures are drawn a moment after their data came
+    page.evaluate("window.scrollTo(0, 0)")  # for what sticks to the window
     page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
