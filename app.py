@@ -42,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=STORE_CAPACITY,
         help="how many models that visitors made are kept, of all together "
-        f"(default {STORE_CAPACITY}; each takes up to some 20 MiB of resnet9-s, 80 of resnet9)",
+        f"(default {STORE_CAPACITY}); each takes memory for its weights, more than once",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser.parse_args(arguments)

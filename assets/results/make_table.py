@@ -182,8 +182,8 @@ def _where(about: dict[str, Any]) -> str:
     if not commits[1:]:
         return f"{texts}, at commit {commits[0]}"
     return (
-        f"{texts}, at commits {', '.join(commits[:-1])} and {commits[-1]}: what one has measured, "
-        "the next only predicts anew"
+        f"{texts}, at commits {', '.join(commits[:-1])} and {commits[-1]}: what one has measured "
+        "the next does not measure again"
     )
 
 

@@ -1,6 +1,7 @@
 """The Compare tab: every variant of this visit and the shipped ones, side by side."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ WORDS = (
     "median of many rounds for that many images at once; below it p10 to p90: one round in ten was "
     "faster than the first time, and one in ten slower than the second."
 )
+TELL_SECONDS = 1.0  # between two lines on the timing: sending them would be timed along
 LATER = "Comes once the models are measured."
 TIMING = "Timing"  # what the status begins with while latency is measured
 CLEARED = "Cleared: your variants are gone; what you had set on the other tabs is as it was."
@@ -161,11 +163,14 @@ def measure(explorer: Explorer, session: Session) -> Iterator[tuple[Any, ...]]:
     found = variants_of(explorer, session)
     text = f"{TIMING} {html.count(len(found), 'variant')} in turn, 1 image and 256 images at a time"
     yield gr.skip(), html.status(f"{text} ...", 0.0), *[gr.skip()] * 4
-    clock, measured = Clock(), {}
+    clock, measured, told = Clock(), {}, time.perf_counter()
     for done in compression.measure_latency_by_round({key: found[key].model for key in found}):
+        measured = done.latencies
+        if time.perf_counter() - told < TELL_SECONDS:
+            continue
         status = html.status(f"{text}{clock.left(done.fraction)} ...", done.fraction)
         yield gr.skip(), status, *[gr.skip()] * 4
-        measured = done.latencies
+        told = time.perf_counter()
     session = session.with_latency(measured)
     first = next(iter(measured.values()))[0]
     text = (
@@ -180,7 +185,7 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
     whether this tab is open."""
     gr.HTML(f'<p class="cx-lead">{LEAD}</p>')
     with gr.Row():
-        time = gr.Button("Measure latency", variant="primary", min_width=140)
+        latency = gr.Button("Measure latency", variant="primary", min_width=140)
         cancel = gr.Button("Cancel", variant="stop", min_width=90)
         csv = gr.Button("Download CSV", min_width=120)
         json = gr.Button("Download JSON", min_width=120)
@@ -209,7 +214,7 @@ def build(explorer: Explorer, session: gr.State, cleared: gr.State, in_sight: gr
         trigger_mode="always_last",
         **options,
     )
-    run = time.click(
+    run = latency.click(
         working(measure, explorer),
         session,
         [session, status, *outputs],
